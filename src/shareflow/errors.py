@@ -1,0 +1,62 @@
+"""Every error that shareflow raises on purpose.
+
+ShareflowError
+├── PlacementError        a value is not where it is needed, or a party is not known
+│   └── NotRevealedError  a private value was read as if it were plaintext
+├── EncodingError         a value does not fit the fixed-point encoding: NaN, infinite, out of range
+├── ShapeError            shapes or dtypes that do not go together
+├── MissingRuleError      a protocol has no rule for this operation on these shares
+├── MixedProtocolsError   values of two protocols in one operation
+├── RandomnessError       a use that would repeat a mask
+├── UnsupportedModelError a Keras model, or a layer of it, that cannot be made private
+├── KernelError           the native kernels are missing or cannot do what was forced
+└── DataError             an input file or folder that cannot be read as asked
+
+Each text gives the rule, what was given, and the way out; none ever holds secret data.
+"""
+
+from __future__ import annotations
+
+
+class ShareflowError(Exception):
+    """Base of all errors of this package."""
+
+
+class PlacementError(ShareflowError):
+    """A value is not at the party where it is needed, or a party is not known."""
+
+
+class NotRevealedError(PlacementError):
+    """A private value was read as if it were plaintext."""
+
+
+class EncodingError(ShareflowError, ValueError):
+    """A value cannot be held by the fixed-point encoding."""
+
+
+class ShapeError(ShareflowError, ValueError):
+    """Shapes or dtypes that do not go together."""
+
+
+class MissingRuleError(ShareflowError, TypeError):
+    """A protocol has no rule for an operation on these kinds of shares."""
+
+
+class MixedProtocolsError(ShareflowError, TypeError):
+    """Values of two protocols met in one operation."""
+
+
+class RandomnessError(ShareflowError):
+    """A use of private operations that would repeat a mask."""
+
+
+class UnsupportedModelError(ShareflowError, TypeError):
+    """A Keras model, or one of its layers, that cannot be made private."""
+
+
+class KernelError(ShareflowError):
+    """The native kernels are missing, or cannot do what was forced."""
+
+
+class DataError(ShareflowError):
+    """An input file or folder that cannot be read as asked."""
