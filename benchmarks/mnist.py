@@ -356,8 +356,8 @@ def _data_file(given: Path | None) -> Path:
         if candidate.exists():
             return candidate
     raise DataError(
-        f"This benchmark needs the full MNIST, and there is none at {given or data.KERAS_CACHE}. Give it with "
-        "--data FILE.npz (x_train, y_train, x_test, y_test), or let Keras fetch it once: "
+        f"This benchmark needs the full MNIST, and there is none at {given or data.KERAS_CACHE}. Give it "
+        "with --data FILE.npz (x_train, y_train, x_test, y_test), or let Keras fetch it once: "
         "keras.datasets.mnist.load_data()."
     )
 
