@@ -36,9 +36,7 @@ def tensor(x: Any) -> tf.Tensor:
 def static_shape(x: tf.Tensor, what: str) -> tuple[int, ...]:
     """The shape of `x`, all of which must be known when the graph is built."""
     if not x.shape.is_fully_defined():
-        raise ShapeError(
-            f"{what} must have a static shape, not {x.shape}: give the function an input signature"
-        )
+        raise ShapeError(f"{what} must have a static shape, not {x.shape}: give the function an input signature")
     return tuple(x.shape.as_list())
 
 
@@ -76,9 +74,7 @@ def conv_output(
     x: Sequence[int], w: Sequence[int], strides: Pair, padding: Padding, dilations: Pair
 ) -> tuple[int, int]:
     """Height and width of a convolution of x [N, H, W, C] with a window w [kh, kw, ...]."""
-    require(
-        len(x) == 4 and len(w) == 4, f"a convolution takes an image and a filter of rank 4, not {x} and {w}"
-    )
+    require(len(x) == 4 and len(w) == 4, f"a convolution takes an image and a filter of rank 4, not {x} and {w}")
     require(min(strides) >= 1, f"strides must be at least 1, not {strides}")
     require(min(dilations) >= 1, f"dilations must be at least 1, not {dilations}")
     require(min(*padding[0], *padding[1]) >= 0, f"padding must not be negative, not {padding}")
@@ -86,9 +82,7 @@ def conv_output(
     sizes = []
     for size, window, stride, pad, dilation in zip(x[1:3], w[:2], strides, padding, dilations, strict=True):
         size = (size + sum(pad) - ((window - 1) * dilation + 1) + stride) // stride
-        require(
-            size >= 0, f"the window {w[:2]} is larger than the padded image {x[1:3]} with padding {padding}"
-        )
+        require(size >= 0, f"the window {w[:2]} is larger than the padded image {x[1:3]} with padding {padding}")
         sizes.append(size)
     return sizes[0], sizes[1]
 
@@ -124,6 +118,21 @@ def check_stream(stream: Any, count: int) -> None:
         raise RandomnessError(f"a stream id must be in [0, 2^31), not {int(known)}")
 
 
+def check_planes(planes: tf.Tensor, shape: Sequence[int]) -> None:
+    """The shape of the bit planes of values of this shape."""
+    given, count = static_shape(planes, "bit planes"), math.prod(shape)
+    require(
+        given == (64, words(count)),
+        f"{count} values have bit planes [64, {words(count)}], not {list(given)}",
+    )
+
+
+def check_packed(packed: tf.Tensor, shape: Sequence[int]) -> None:
+    """The shape of packed bits, one for each value of this shape."""
+    given, count = static_shape(packed, "packed bits"), math.prod(shape)
+    require(given == (words(count),), f"{count} bits are packed in [{words(count)}] words, not {list(given)}")
+
+
 def check_groups(bits: int, group: int, groups: int) -> None:
     """The ranges of the parameters of the group kernels."""
     require(2 <= group <= 6, f"a group has 2 to 6 bits, not {group}")
@@ -141,6 +150,12 @@ def gate_inputs(shape: Sequence[int], radix: int) -> int:
     return shape[1] // radix
 
 
+def check_products(products: tf.Tensor, expected: tuple[int, ...]) -> None:
+    """The shape that the shared products must have."""
+    given = static_shape(products, "shared products")
+    require(given == expected, f"the shared products must have shape {list(expected)}, not {list(given)}")
+
+
 def gate_terms(radix: int, last: bool) -> list[tuple[int | None, int]]:
     """The products of masks that a gate needs, in the order of `gate_products`.
 
@@ -151,15 +166,26 @@ def gate_terms(radix: int, last: bool) -> list[tuple[int | None, int]]:
     terms: list[tuple[int | None, int]] = []
     for k in range(radix - 1):
         terms += [(k, high << (k + 1)) for high in range(1, 1 << (radix - 1 - k))]
-    terms += [
-        (None, mask) for mask in range(1, 1 << radix) if mask.bit_count() >= 2 and not (last and mask & 1)
-    ]
+    terms += [(None, mask) for mask in range(1, 1 << radix) if mask.bit_count() >= 2 and not (last and mask & 1)]
     return terms
 
 
 def gate_product_count(radix: int, last: bool) -> int:
     """m, how many products of masks one gate needs: 22 for radix 4, 15 when it is the last gate."""
     return len(gate_terms(radix, last))
+
+
+def check_gate(m: tf.Tensor, l_share: tf.Tensor, products: tf.Tensor, radix: int, last: bool) -> tuple[int, int]:
+    """(k, W) of the arguments of `gate`, whose shapes must fit."""
+    shape = static_shape(m, "gate values")
+    count = gate_inputs(shape, radix)
+    given = static_shape(l_share, "shares of gate masks")
+    require(
+        given == shape,
+        f"shares of gate masks must have the shape of the values, {list(shape)}, not {list(given)}",
+    )
+    check_products(products, (gate_product_count(radix, last), count, shape[2]))
+    return count, shape[2]
 
 
 # ---- bilinear ----------------------------------------------------------------------------------------------
@@ -354,11 +380,7 @@ def bit_planes(x: Any) -> tf.Tensor:
 def from_bit_planes(planes: Any, shape: Sequence[int]) -> tf.Tensor:
     """The values [shape] whose bit planes are [64, W]."""
     planes, count = tensor(planes), math.prod(shape)
-    given = static_shape(planes, "bit planes")
-    require(
-        given == (64, words(count)),
-        f"{count} values have bit planes [64, {words(count)}], not {list(given)}",
-    )
+    check_planes(planes, shape)
     return tf.reshape(tf.reshape(_transpose_bits(tf.transpose(planes)), [-1])[:count], shape)
 
 
@@ -371,8 +393,7 @@ def pack_bits(x: Any) -> tf.Tensor:
 def unpack_bits(packed: Any, shape: Sequence[int]) -> tf.Tensor:
     """The packed bits [W] as values 0 and 1 of this shape."""
     packed, count = tensor(packed), math.prod(shape)
-    given = static_shape(packed, "packed bits")
-    require(given == (words(count),), f"{count} bits are packed in [{words(count)}] words, not {list(given)}")
+    check_packed(packed, shape)
     bits = _and(tf.bitwise.right_shift(packed[:, tf.newaxis], tf.range(64, dtype=tf.int64)), tensor(1))
     return tf.reshape(tf.reshape(bits, [-1])[:count], shape)
 
@@ -400,9 +421,7 @@ def group_products(a: Any, *, bits: int, group: int, groups: int) -> tf.Tensor:
     return tf.stack(products[1:])
 
 
-def group_polynomials(
-    alpha: Any, products: Any, *, bits: int, group: int, groups: int, leader: bool
-) -> tf.Tensor:
+def group_polynomials(alpha: Any, products: Any, *, bits: int, group: int, groups: int, leader: bool) -> tf.Tensor:
     """XOR shares [2, groups, W] of (G, P) of each group, from XOR shares of the products of the bits of a.
 
     With g_i = alpha_i & a_i and p_i = alpha_i ^ a_i: P = AND_i p_i and G = XOR_i g_i & AND_{j>i} p_j.
@@ -421,12 +440,6 @@ def group_polynomials(
         generate = _xor(generate, _and(planes[i], high[0]))
         table = _xor(high, _and(planes[i], low))
     return tf.stack([generate, table[0]])
-
-
-def check_products(products: tf.Tensor, expected: tuple[int, ...]) -> None:
-    """The shape that the shared products must have."""
-    given = static_shape(products, "shared products")
-    require(given == expected, f"the shared products must have shape {list(expected)}, not {list(given)}")
 
 
 def gate_products(l: Any, *, radix: int, last: bool) -> tf.Tensor:  # noqa: E741 (the protocol's letter)
@@ -456,18 +469,10 @@ def gate(m: Any, l_share: Any, products: Any, *, radix: int, last: bool, leader:
     the public terms.
     """
     m, l_share, products = tensor(m), tensor(l_share), tensor(products)
-    shape = static_shape(m, "gate values")
-    count = gate_inputs(shape, radix)
-    given = static_shape(l_share, "shares of gate masks")
-    require(
-        given == shape, f"shares of gate masks must have the shape of the values, {list(shape)}, not {given}"
-    )
-    check_products(products, (gate_product_count(radix, last), count, shape[2]))
-    public = tf.reshape(m, [2, count, radix, shape[2]])
-    share = tf.reshape(l_share, [2, count, radix, shape[2]])
-    terms: dict[tuple[int | None, int], tf.Tensor] = {
-        (None, 0): tf.fill([count, shape[2]], tensor(-1 if leader else 0))
-    }
+    count, width = check_gate(m, l_share, products, radix, last)
+    public = tf.reshape(m, [2, count, radix, width])
+    share = tf.reshape(l_share, [2, count, radix, width])
+    terms: dict[tuple[int | None, int], tf.Tensor] = {(None, 0): tf.fill([count, width], tensor(-1 if leader else 0))}
     for j in range(radix):
         terms[j, 0] = share[0, :, j]
         terms[None, 1 << j] = share[1, :, j]
@@ -480,7 +485,7 @@ def gate(m: Any, l_share: Any, products: Any, *, radix: int, last: bool, leader:
             table = [_xor(table[i + 1], _and(public[1, :, j], table[i])) for i in range(0, len(table), 2)]
         return table[0]
 
-    generate = tf.zeros([count, shape[2]], tf.int64)
+    generate = tf.zeros([count, width], tf.int64)
     for k in range(radix):
         whole = _xor(_and(public[0, :, k], product_of_p(None, k + 1)), product_of_p(k, k + 1))
         generate = _xor(generate, whole)
