@@ -1,0 +1,1 @@
+"""Reads graphs: what crosses, and what it costs."""

@@ -1,0 +1,1 @@
+"""From models as people write them to private programs."""

@@ -1,0 +1,1 @@
+"""Builds and runs programs. Knows parties and graphs, and nothing of shares."""

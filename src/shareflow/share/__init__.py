@@ -1,0 +1,1 @@
+"""The kinds of shares: data, and their linear algebra."""

@@ -1,0 +1,1 @@
+"""Replaceable pieces of a protocol: how corrections are dealt, how values are truncated and compared."""

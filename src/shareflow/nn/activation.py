@@ -1,0 +1,132 @@
+"""Activation functions, made of operations: every protocol has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from shareflow.errors import EncodingError
+from shareflow.nn.polynomial_fit import interpolate, relu_polynomial
+from shareflow.protocol import op as ops
+from shareflow.protocol.tensor import PrivateTensor, PrivateValue, as_operand
+from shareflow.share.known import Known
+
+# Bits of the ring that a truncation can hold, and the size that a polynomial's value may reach.
+_VALUE_BITS = 62
+_HEADROOM_BITS = 14
+
+
+def relu(x: Any, truncate: bool = True) -> PrivateTensor:
+    """max(x, 0), exactly, at any shape; a product's surplus fractional bits are cut in the same openings.
+
+    With ``truncate=False`` the scale stays as it is.
+
+    Rounds: masking x, then three. Online 13.125 bytes an element from each server, masking included.
+    """
+    x = _private(x)
+    if isinstance(x.share, Known):
+        return x.linear(ops.RELU, bits=0)
+    protocol = x.protocol_of_shares()
+    bits = x.surplus_bits if truncate else 0
+    with tf.name_scope("relu"):
+        share = protocol.apply(ops.RELU, x.share, bits=bits)
+    return PrivateTensor(share, x.fractional_bits - bits, protocol)
+
+
+def relu6(x: Any) -> PrivateTensor:
+    """min(max(x, 0), 6) = relu(x) - relu(x - 6): two comparisons from one opening. Rounds: as relu."""
+    x = _private(x)
+    return relu(x) - relu(x - 6)
+
+
+def clip(x: Any, low: float, high: float) -> PrivateTensor:
+    """x within [low, high] = low + relu(x - low) - relu(x - high): two comparisons from one opening."""
+    if not low < high:
+        raise EncodingError(f"clip needs low < high; got {low} and {high}.")
+    x = _private(x)
+    if not isinstance(x.share, Known):
+        # One masking serves both comparisons.
+        x = x.reusable()
+    return relu(x - low) - relu(x - high) + low
+
+
+def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float = 4.0) -> PrivateTensor:
+    """c0 + c1 x + ... + cd x^d for public coefficients, lowest power first.
+
+    The powers are taken of x / 2^s with 2^s >= ``bound``, the size up to which x is expected: so they stay
+    small. Where the ring holds all of them (degree 2 at 16 bits) x is opened once; else powers are multiplied
+    in log2(d) steps.
+
+    Error: at most about 2 d units of 2^-f times max |c_k 2^(s k)| for |x| <= 2^s. Values up to 2^13 are right.
+    Rounds: one opening of x, or log2(d) products and truncations.
+    """
+    c = [float(value) for value in coefficients]
+    while len(c) > 1 and c[-1] == 0:
+        c.pop()
+    if not c or not np.all(np.isfinite(c)):
+        raise EncodingError(f"A polynomial has finite coefficients, at least one; got {list(coefficients)}.")
+    x = _private(x)
+    if isinstance(x.share, Known):
+        with x.share.owner:
+            return PrivateTensor(
+                Known(
+                    x.share.owner,
+                    tf.math.polyval([tf.constant(v, x.share.value.dtype) for v in c[::-1]], x.share.value),
+                )
+            )
+    if len(c) == 1:
+        return x * 0 + c[0]
+    with tf.name_scope("polynomial"):
+        x = x.ready()
+        protocol, degree = x.protocol_of_shares(), len(c) - 1
+        point = protocol.fixed_point.fractional_bits
+        total = degree * x.fractional_bits + point
+        if degree > 1 and total + _HEADROOM_BITS <= _VALUE_BITS:
+            ring = tuple(round(value * 2.0 ** (total - k * x.fractional_bits)) for k, value in enumerate(c[1:], 1))
+            share = protocol.apply(ops.POWERS, x.share, coefficients=ring)
+            return (PrivateTensor(share, total, protocol) + c[0]).at_scale(point)
+        shift = max(0, math.ceil(math.log2(bound)))
+        u = x / 2.0**shift
+        powers = {1: u.ready()}
+        for k in range(2, degree + 1):
+            powers[k] = (powers[k // 2] * powers[k - k // 2]).ready()
+        terms = [powers[k] * (c[k] * 2.0 ** (shift * k)) for k in range(1, degree + 1) if c[k]]
+        result = terms[0]
+        for term in terms[1:]:
+            result = result + term
+        return result + c[0]
+
+
+def polynomial_relu(x: Any, degree: int = 2, bound: float = 3.0) -> PrivateTensor:
+    """The polynomial that interpolates max(x, 0) on [-bound, bound]: cheap, and far off outside of it.
+
+    Paper: Dahl et al. 2018, section 3. Rounds: those of :func:`polynomial`.
+    """
+    return polynomial(x, relu_polynomial(degree, bound), bound)
+
+
+def sigmoid(x: Any, degree: int = 15, bound: float = 8.0) -> PrivateTensor:
+    """1 / (1 + exp(-x)): x clipped to [-bound, bound], then the interpolating polynomial.
+
+    Error: 2.5e-3 with the defaults, over all x.
+    Rounds: a comparison, then log2(degree) products and truncations.
+    """
+    x = _private(x)
+    if isinstance(x.share, Known):
+        with x.share.owner:
+            return PrivateTensor(Known(x.share.owner, tf.sigmoid(x.share.value)))
+    return polynomial(clip(x, -bound, bound), interpolate(lambda v: 1 / (1 + np.exp(-v)), degree, bound), bound)
+
+
+def _private(x: Any) -> PrivateTensor:
+    operand = as_operand(x)
+    if not isinstance(operand, PrivateTensor):
+        raise EncodingError("This function takes a private tensor; for public values use TensorFlow's own.")
+    return operand
+
+
+__all__ = ["PrivateValue", "clip", "polynomial", "polynomial_relu", "relu", "relu6", "sigmoid"]

@@ -1,0 +1,125 @@
+"""All parties side by side in one process: the embedded default.
+
+The parties' operations run in one TensorFlow runtime, their pins taken off; TensorFlow runs what does not
+wait for a message in parallel. What each party computes, and what crosses, is what the pinned graph says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from shareflow.errors import EncodingError
+from shareflow.party.send import Kind, parse
+from shareflow.party.session import Session, current_session
+from shareflow.ring.fixed_point import OUT_OF_RANGE
+from shareflow.runtime.program import Program
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one run, in two parts: the dealer's, which can run ahead, and the rest."""
+
+    offline: float
+    online: float
+
+
+class LocalProgram:
+    """A program made ready to run in this process."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        definition = _unpinned(program.graph.as_graph_def())
+        self._graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+        self._whole = self._prune(program.feeds, (*program.outputs, *program.effects))
+        self._halves: tuple[Any, Any] | None = None
+
+    def run(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """One execution, under an index that its session never used before."""
+        return self._call(self._whole, self._values(arguments))
+
+    def run_in_halves(self, arguments: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], Timing]:
+        """The same in two steps, the dealer's first, and how long each took."""
+        if self._halves is None:
+            dealt = [
+                operation.outputs[0]
+                for operation in self.program.graph.get_operations()
+                if (crossing := parse(operation.name)) and crossing[0] is Kind.CORRECTION
+            ]
+            feeds = self.program.feeds
+            self._halves = (
+                self._prune(feeds, dealt),
+                self._prune((*feeds, *dealt), (*self.program.outputs, *self.program.effects)),
+            )
+        offline, online = self._halves
+        values = self._values(arguments)
+        began = time.perf_counter()
+        corrections = self._call(offline, values)
+        _wait(corrections)
+        middle = time.perf_counter()
+        outputs = self._call(online, [*values, *corrections])
+        _wait(outputs)
+        return outputs, Timing(middle - began, time.perf_counter() - middle)
+
+    def _values(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        session: Session = current_session()
+        program = self.program
+        index = tf.constant(session.next_index(), tf.int64)
+        return [
+            *arguments,
+            *(outside for outside, _ in program.captures),
+            *(session.key(holder, peer) for holder, peer in program.execution.keys),
+            *([index] * len(program.execution.indices)),
+        ]
+
+    def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[Any]) -> Any:
+        graph = self._graph.graph
+
+        def here(item: Any) -> Any:
+            if isinstance(item, tf.Operation):
+                return graph.get_operation_by_name(item.name)
+            return graph.get_tensor_by_name(item.name)
+
+        return self._graph.prune([here(feed) for feed in feeds], [here(fetch) for fetch in fetches])
+
+    @staticmethod
+    def _call(function: Any, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        try:
+            results = function(*values)
+        except tf.errors.InvalidArgumentError as error:
+            if OUT_OF_RANGE not in error.message:
+                raise
+            rule = error.message.split(OUT_OF_RANGE, 1)[1].split("[[", 1)[0].split("]", 1)[0].strip()
+            raise EncodingError(f"Encoding: {rule}") from None
+        return [result for result in results if result is not None]
+
+
+def _unpinned(definition: Any) -> Any:
+    """A graph definition without devices. Functions that it calls get new names, as their bodies change."""
+    renamed = {f.signature.name: f"{f.signature.name}_unpinned" for f in definition.library.function}
+    for function in definition.library.function:
+        function.signature.name = renamed[function.signature.name]
+    for gradient in definition.library.gradient:
+        gradient.function_name = renamed.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = renamed.get(gradient.gradient_func, gradient.gradient_func)
+    bodies = (definition.node, *(function.node_def for function in definition.library.function))
+    for node in (node for body in bodies for node in body):
+        node.device = ""
+        node.op = renamed.get(node.op, node.op)
+        for attribute in node.attr.values():
+            for called in (attribute.func, *attribute.list.func) if _calls(attribute) else ():
+                called.name = renamed.get(called.name, called.name)
+    return definition
+
+
+def _calls(attribute: Any) -> bool:
+    return attribute.HasField("func") or (attribute.HasField("list") and bool(attribute.list.func))
+
+
+def _wait(tensors: Sequence[tf.Tensor]) -> None:
+    for tensor in tensors:
+        tensor.numpy()

@@ -1,0 +1,71 @@
+"""A program: one traced graph whose operations are pinned to parties.
+
+It is only built here. How it runs is a runtime's business (:mod:`shareflow.runtime.local`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from shareflow.party.party import Party
+from shareflow.party.session import GraphExecution, trace
+
+
+@dataclass(frozen=True)
+class Program:
+    """One entry of a private computation.
+
+    ``arguments`` are placeholders in the order of the call; ``execution`` holds those of keys and indices;
+    ``captures`` pairs tensors from outside (variables of the parties, arrays) with their placeholders.
+    """
+
+    graph: tf.Graph
+    arguments: tuple[tf.Tensor, ...]
+    captures: tuple[tuple[tf.Tensor, tf.Tensor], ...]
+    execution: GraphExecution
+    outputs: tuple[tf.Tensor, ...]
+    effects: tuple[tf.Operation, ...]
+
+    @property
+    def feeds(self) -> tuple[tf.Tensor, ...]:
+        """All placeholders, in the order in which a run gives them."""
+        return (
+            *self.arguments,
+            *(inside for _, inside in self.captures),
+            *self.execution.keys.values(),
+            *self.execution.indices.values(),
+        )
+
+
+def build(
+    function: Callable[..., Sequence[tf.Tensor]], arguments: Sequence[tuple[Party | None, tf.TensorSpec]]
+) -> Program:
+    """Traces a function of tensors, each of which belongs to a party (or to all, with None)."""
+
+    def pinned(*values: tf.Tensor) -> list[tf.Tensor]:
+        at_owner = []
+        for value, (owner, _) in zip(values, arguments, strict=True):
+            if owner is None:
+                at_owner.append(value)
+            else:
+                with owner:
+                    at_owner.append(tf.identity(value))
+        return list(function(*at_owner))
+
+    traced, execution = trace(pinned)
+    specs = [spec for _, spec in arguments]
+    concrete = tf.function(traced, autograph=False).get_concrete_function(*specs)
+    graph: Any = concrete.graph
+    given = len(concrete.inputs) - len(concrete.captured_inputs)
+    return Program(
+        graph=graph,
+        arguments=tuple(concrete.inputs[:given]),
+        captures=tuple(zip(concrete.captured_inputs, concrete.inputs[given:], strict=True)),
+        execution=execution,
+        outputs=tuple(concrete.outputs),
+        effects=tuple(graph.control_outputs),
+    )
