@@ -12,7 +12,7 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
-constexpr int kRows = 6;
+constexpr int kRows = 4;  // with more, compilers spill sums to memory
 constexpr int kColumns = 4;
 
 template <int kR>
@@ -22,7 +22,7 @@ void block(const Word* a, int64_t k, const Word* b, int64_t n, Word* c, int64_t 
   for (int64_t i = 0; i < k; ++i) {
     const __m256i row = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + i * kColumns));
     const __m256i swapped = _mm256_shuffle_epi32(row, 0xB1);
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (int r = 0; r < kR; ++r) {
       const __m256i x = _mm256_set1_epi64x(a[r * kPitch + i]);
       low[r] = _mm256_add_epi64(low[r], _mm256_mul_epu32(x, row));
@@ -40,7 +40,7 @@ void block(const Word* a, int64_t k, const Word* b, int64_t n, Word* c, int64_t 
 }
 
 using Block = void (*)(const Word*, int64_t, const Word*, int64_t, Word*, int64_t, bool);
-constexpr Block kBlocks[kRows + 1] = {nullptr, &block<1>, &block<2>, &block<3>, &block<4>, &block<5>, &block<6>};
+constexpr Block kBlocks[kRows + 1] = {nullptr, &block<1>, &block<2>, &block<3>, &block<4>};
 
 void multiply(const Word* a, int rows, int64_t k, const Word* packed, int64_t n, Word* c, int64_t c_pitch,
               bool accumulate) {

@@ -60,3 +60,19 @@ class KernelError(ShareflowError):
 
 class DataError(ShareflowError):
     """An input file or folder that cannot be read as asked."""
+
+
+# A check that is part of a graph can only fail with TensorFlow's own error; its text carries ours between these.
+_OPEN, _CLOSE = "<shareflow: ", " :shareflow>"
+
+
+def in_graph(text: str) -> str:
+    """The text of an error for an assertion inside a graph."""
+    return f"{_OPEN}{text}{_CLOSE}"
+
+
+def from_graph(message: str) -> str | None:
+    """Our text within TensorFlow's message, or None where it is not ours."""
+    if _OPEN not in message or _CLOSE not in message:
+        return None
+    return message.split(_OPEN, 1)[1].split(_CLOSE, 1)[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import itertools
+import os
 import secrets
 import threading
 import weakref
@@ -34,6 +35,7 @@ class Session:
     """
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._keys: dict[frozenset[Party], tf.Tensor] = {}
         self._indices = itertools.count(1)
         self._lock = threading.Lock()
@@ -56,14 +58,23 @@ class Session:
         return secrets.token_bytes(16)
 
     def next_index(self) -> int:
-        """An execution index that this session has never given before."""
+        """An execution index that this session has never given before.
+
+        Raises:
+            RandomnessError: the process was forked since the session began: both would give the same indices.
+        """
+        if os.getpid() != self._process:
+            raise RandomnessError(
+                "A session belongs to the process that began it: after a fork both would use the same masks. "
+                "Begin one in this process: with shareflow.Session(): ..."
+            )
         with self._lock:
             return next(self._indices)
 
     @property
     def eager(self) -> EagerExecution:
         """The execution that operations outside of any traced function belong to."""
-        if self._eager is None or self._eager.exhausted:
+        if self._eager is None or self._eager.exhausted or os.getpid() != self._process:
             self._eager = EagerExecution(self)
         return self._eager
 

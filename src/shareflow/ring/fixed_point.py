@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from shareflow.errors import EncodingError
+from shareflow.errors import EncodingError, in_graph
 
 # Bits that exact-wrap truncation can hold: |z| < 2^62.
 _VALUE_BITS = 62
-OUT_OF_RANGE = "shareflow: EncodingError: "
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class FixedPoint:
             # NaN fails the comparison too.
             fits = tf.reduce_all(tf.abs(reals) <= limit)
             # The bare operation: tf.debugging.Assert would build a conditional around it.
-            check = tf.raw_ops.Assert(condition=fits, data=[OUT_OF_RANGE + self._rule(limit)], summarize=1)
+            check = tf.raw_ops.Assert(condition=fits, data=[in_graph("Encoding: " + self._rule(limit))], summarize=1)
             with tf.control_dependencies([check]):
                 reals = tf.identity(reals)
         return tf.cast(tf.round(reals * 2.0**bits), tf.int64)

@@ -13,10 +13,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from shareflow.errors import EncodingError
+from shareflow.errors import EncodingError, from_graph
 from shareflow.party.send import Kind, parse
 from shareflow.party.session import Session, current_session
-from shareflow.ring.fixed_point import OUT_OF_RANGE
 from shareflow.runtime.program import Program
 
 
@@ -91,10 +90,10 @@ class LocalProgram:
         try:
             results = function(*values)
         except tf.errors.InvalidArgumentError as error:
-            if OUT_OF_RANGE not in error.message:
+            text = from_graph(error.message)
+            if text is None:
                 raise
-            rule = error.message.split(OUT_OF_RANGE, 1)[1].split("[[", 1)[0].split("]", 1)[0].strip()
-            raise EncodingError(f"Encoding: {rule}") from None
+            raise EncodingError(text) from None
         return [result for result in results if result is not None]
 
 
