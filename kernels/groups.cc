@@ -12,7 +12,7 @@ namespace shareflow {
 namespace {
 
 constexpr int64_t kGrain = 1 << 7;  // words for a thread
-constexpr int64_t kAlign = 64;
+constexpr int64_t kAlign = 128;
 constexpr const char* kBits = "bits: int";
 constexpr const char* kGroup = "group: int";
 constexpr const char* kGroups = "groups: int";

@@ -7,11 +7,13 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 
 void bit_planes(const Word* x, int64_t count, int64_t begin, int64_t end, int64_t width, Word* planes) {
+  const bool past = past_caches(planes, width, 64 * width);
   for (int64_t word = begin; word < end; word += kTile) {
     Vector tile[64];
     tile_planes(x, count, word, tile);
-    for (int p = 0; p < 64; ++p) store_part(planes + p * width + word, tile[p], end - word);
+    for (int p = 0; p < 64; ++p) store_part(planes + p * width + word, tile[p], end - word, past);
   }
+  settle(past);
 }
 
 void from_bit_planes(const Word* planes, int64_t width, int64_t begin, int64_t end, Word* x, int64_t count) {

@@ -18,6 +18,7 @@ void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t
   const Word* l_g = l + t * kRadix * width;
   const Word* l_p = l_g + gates * kRadix * width;
   const int64_t row = gates * width;
+  const bool past = past_caches(out, width, gate_product_count(kRadix, kLast) * row);
   each(begin, end, [&](auto kind, int64_t word) {
     using T = decltype(kind);
     Word* to = out + t * width + word;
@@ -29,7 +30,7 @@ void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t
       for (int j = k + 1, size = 1; j < kRadix; ++j, size *= 2)
         for (int s = 0; s < size; ++s) {
           product[s + size] = product[s] & p[j];
-          store<T>(to + (size - 1 + s) * row, product[s + size]);
+          put(to + (size - 1 + s) * row, product[s + size], past);
         }
       to += ((1 << (kRadix - 1 - k)) - 1) * row;
     }
@@ -38,10 +39,11 @@ void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t
       for (int s = 0; s < 1 << j; ++s) {
         product[s | 1 << j] = product[s] & p[j];
         if (!is_product(s | 1 << j, kLast)) continue;
-        store<T>(to, product[s | 1 << j]);
+        put(to, product[s | 1 << j], past);
         to += row;
       }
   });
+  settle(past);
 }
 
 template <int kRadix, bool kLast>

@@ -7,13 +7,14 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
-// Tiles worked on together: long runs in each of the many rows of the output, planes that stay in the L1 cache.
-constexpr int kRun = 32 / kTile;
+// Tiles worked on together: long runs in each of the many rows, which are the limit; their planes fit the L2 cache.
+constexpr int kRun = 128 / kTile;
 
 template <int kGroup>
 void products_of(const Word* a, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape, Word* out) {
   constexpr int kSets = 1 << kGroup;
   const int64_t row = shape.groups * width;
+  const bool past = past_caches(out, width, (kSets - 1) * row);
   Vector planes[kRun][64];
   for (int64_t start = begin; start < end; start += kRun * kTile) {
     const int run = static_cast<int>(least(kRun, (end - start + kTile - 1) / kTile));
@@ -29,9 +30,10 @@ void products_of(const Word* a, int64_t count, int64_t begin, int64_t end, int64
           for (int s = 0; s < 1 << i; ++s) product[s | 1 << i] = product[s] & plane;
         }
         Word* to = out + g * width + word;
-        for (int s = 1; s < kSets; ++s) store_part(to + (s - 1) * row, product[s], end - word);
+        for (int s = 1; s < kSets; ++s) store_part(to + (s - 1) * row, product[s], end - word, past);
       }
   }
+  settle(past);
 }
 
 template <int kGroup>
@@ -59,8 +61,8 @@ void polynomials_of(const Word* alpha, int64_t count, int64_t begin, int64_t end
           for (int s = 0; s < 1 << i; ++s) share[s] = share[s | 1 << i] ^ (plane & share[s]);
         }
         Word* to = out + g * width + word;
-        store_part(to, generate, end - word);
-        store_part(to + row, share[0], end - word);
+        store_part(to, generate, end - word, false);
+        store_part(to + row, share[0], end - word, false);
       }
   }
 }

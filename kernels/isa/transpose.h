@@ -76,8 +76,8 @@ inline void tile_planes(const Word* x, int64_t count, int64_t word, Vector* plan
 }
 
 // Stores the first `words` lanes.
-inline void store_part(Word* out, Vector x, int64_t words) {
-  if (words >= kTile) return store<Vector>(out, x);
+inline void store_part(Word* out, Vector x, int64_t words, bool past) {
+  if (words >= kTile) return put(out, x, past);
   for (int q = 0; q < words; ++q) out[q] = x[q];
 }
 inline Vector load_part(const Word* in, int64_t words) {

@@ -9,6 +9,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "../table.h"
 
 // SHAREFLOW_ISA is the namespace of the instruction set that this file is compiled for.
@@ -57,6 +61,35 @@ template <class T>
 inline void store(Word* p, T x) { Lanes<T>::store(p, x); }
 template <class T>
 inline T fill(Word x) { return Lanes<T>::fill(x); }
+
+// Whether rows of `width` words from `out` on, `total` words in all, are written past the caches with `put`: then lines
+// are not read before they are overwritten, nor evicted one by one. Not for small outputs, which the next op finds in
+// the cache.
+inline bool past_caches(const Word* out, int64_t width, int64_t total) {
+  constexpr int64_t kSmall = int64_t{1} << 19;
+  return total >= kSmall && width % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % sizeof(Vector) == 0;
+}
+inline void put(Word* out, Vector x, bool past) {
+#if defined(__SSE2__)
+  if (past) {
+#if defined(__AVX512F__)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(out), (__m512i)x);
+#elif defined(__AVX2__)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(out), (__m256i)x);
+#else
+    return _mm_stream_si128(reinterpret_cast<__m128i*>(out), (__m128i)x);
+#endif
+  }
+#endif
+  store<Vector>(out, x);
+}
+inline void put(Word* out, Word x, bool) { *out = x; }
+// Before other threads read what was put past the caches.
+inline void settle(bool past) {
+#if defined(__SSE2__)
+  if (past) _mm_sfence();
+#endif
+}
 
 // body(T{}, i) for the elements i .. i + lanes of T in [begin, end).
 template <class Body>
