@@ -6,6 +6,7 @@ wait for a message in parallel. What each party computes, and what crosses, is w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from shareflow.errors import EncodingError, from_graph
 from shareflow.party.send import Kind, parse
 from shareflow.party.session import Session, current_session
 from shareflow.runtime.program import Program
+
+# Elements of the largest tensor up to which one thread is faster.
+_SMALL = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class LocalProgram:
         definition = _unpinned(program.graph.as_graph_def())
         self._graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
         self._whole = self._prune(program.feeds, (*program.outputs, *program.effects))
+        self._executor = "SINGLE_THREADED_EXECUTOR" if _is_small(program) else ""
         self._halves: tuple[Any, Any] | None = None
 
     def run(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -51,13 +56,13 @@ class LocalProgram:
             ]
             feeds = self.program.feeds
             self._halves = (
-                self._prune(feeds, dealt),
+                self._prune(feeds, dealt) if dealt else None,
                 self._prune((*feeds, *dealt), (*self.program.outputs, *self.program.effects)),
             )
         offline, online = self._halves
         values = self._values(arguments)
         began = time.perf_counter()
-        corrections = self._call(offline, values)
+        corrections = self._call(offline, values) if offline else []
         _wait(corrections)
         middle = time.perf_counter()
         outputs = self._call(online, [*values, *corrections])
@@ -85,16 +90,32 @@ class LocalProgram:
 
         return self._graph.prune([here(feed) for feed in feeds], [here(fetch) for fetch in fetches])
 
-    @staticmethod
-    def _call(function: Any, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def _call(self, function: Any, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         try:
-            results = function(*values)
+            results = tf.raw_ops.StatefulPartitionedCall(
+                args=[*values, *function.captured_inputs],
+                Tout=[output.dtype for output in function.outputs],
+                f=function,
+                executor_type=self._executor,
+            )
         except tf.errors.InvalidArgumentError as error:
             text = from_graph(error.message)
             if text is None:
                 raise
             raise EncodingError(text) from None
-        return [result for result in results if result is not None]
+        return list(results)
+
+
+def _is_small(program: Program) -> bool:
+    """Whether handing operations between threads would take longer than the operations.
+
+    A protocol is a long chain of small steps. One thread runs a prediction of network A in 0.26 ms, TensorFlow's
+    pool in 3.3 ms; with the tensors of network C at batch 10 (115,200 elements) the pool is ahead. Kernels use
+    all threads in both. Graphs with effects stay with the pool, which knows every kind of operation.
+    """
+    outputs = (output for operation in program.graph.get_operations() for output in operation.outputs)
+    largest = max((math.prod(o.shape) for o in outputs if o.shape.is_fully_defined()), default=0)
+    return largest <= _SMALL and not program.effects
 
 
 def _unpinned(definition: Any) -> Any:
