@@ -69,9 +69,9 @@ class _Leaf:
             self._rebuild = lambda tensors: tensors[0]
             self.static = ("public", tuple(tensor.shape), tensor.dtype)
         else:
-            # Numbers, names, variables and models are part of the program.
+            # Numbers, names, variables and models are part of the program. 1, 1.0 and True are equal, yet not alike.
             self._rebuild = lambda tensors: value
-            self.static = value if _hashable(value) else id(value)
+            self.static = (type(value), value if _hashable(value) else id(value))
 
     def rebuild(self, tensors: list[Any]) -> Any:
         return self._rebuild(tensors)
@@ -147,9 +147,13 @@ class Function(Generic[F]):
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        bound = Function(functools.partial(self.python_function, instance))
-        bound.__name__ = getattr(self, "__name__", "function")  # type: ignore[attr-defined]
-        instance.__dict__[bound.__name__] = bound  # type: ignore[attr-defined]
+        # Kept with the instance, by this very function: an overridden method is another one. A copy of the instance
+        # has a copy of its __dict__, but is another `self`.
+        kept = instance.__dict__.setdefault("_shareflow_functions", {})
+        bound = kept.get((self, id(instance)))
+        if bound is None:
+            bound = kept[self, id(instance)] = Function(functools.partial(self.python_function, instance))
+            bound.__name__ = getattr(self, "__name__", "function")
         return bound
 
     def _trace(self, call: Any) -> tuple[Traced, list[tf.Tensor]]:

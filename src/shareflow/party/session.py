@@ -217,8 +217,13 @@ def trace(build: Callable[..., Any]) -> tuple[Callable[..., Any], GraphExecution
     execution = GraphExecution()
 
     def traced(*arguments: Any) -> Any:
-        _traces[tf.compat.v1.get_default_graph()] = execution
-        return build(*arguments)
+        graph = tf.compat.v1.get_default_graph()
+        _traces[graph] = execution
+        try:
+            return build(*arguments)
+        finally:
+            # An execution holds tensors of its graph: kept here, no graph would ever be freed.
+            del _traces[graph]
 
     return traced, execution
 
