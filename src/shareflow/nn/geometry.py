@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from shareflow.errors import ShapeError
 
 Pair = tuple[int, int]
@@ -17,10 +19,10 @@ def pair(value: Any, name: str) -> Pair:
     Raises:
         ShapeError: not one or two whole numbers of at least 1.
     """
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
-    if len(numbers) != 2 or any(not isinstance(n, int) or n < 1 for n in numbers):
+    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(numbers) != 2 or any(not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1 for n in numbers):
         raise ShapeError(f"{name} is a whole number of at least 1, or two of them; got {value!r}.")
-    return numbers[0], numbers[1]
+    return int(numbers[0]), int(numbers[1])
 
 
 def explicit_padding(

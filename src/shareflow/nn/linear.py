@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -113,4 +114,4 @@ def flatten(x: PrivateValue) -> PrivateTensor:
     """[N, ...] as [N, n]. Local."""
     if not x.ndim:
         raise ShapeError("flatten keeps the batch axis; a scalar has none.")
-    return x.reshape(x.shape[0], x.size // x.shape[0] if x.shape[0] else 0)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -27,9 +27,9 @@ def avg_pool2d(x: PrivateValue, size: Any = 2, strides: Any = None, padding: Any
     total = x.read().linear(ops.SUM_POOL, size=size, strides=strides, padding=sides)
     count = size[0] * size[1]
     if any(map(any, sides)):
-        ones = tf.ones([1, x.shape[1], x.shape[2], 1], tf.float64)
         with tf.init_scope():
-            counts = tf.add_n(ops.windows(tf.ones_like(ones), size=size, strides=strides, padding=sides)).numpy()
+            ones = tf.ones([1, x.shape[1], x.shape[2], 1], tf.float64)
+            counts = tf.add_n(ops.windows(ones, size=size, strides=strides, padding=sides)).numpy()
         if not np.all(counts == count):
             return total * (1.0 / counts)
     return total / count
