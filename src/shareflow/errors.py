@@ -26,8 +26,11 @@ class PlacementError(ShareflowError):
     """A value is not at the party where it is needed, or a party is not known."""
 
 
-class NotRevealedError(PlacementError):
-    """A private value was read as if it were plaintext."""
+class NotRevealedError(PlacementError, TypeError):
+    """A private value was read as if it were plaintext.
+
+    A TypeError too, so that TensorFlow leaves `tensor * private` to the private operand.
+    """
 
 
 class EncodingError(ShareflowError, ValueError):

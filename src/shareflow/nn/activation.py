@@ -88,7 +88,8 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
         if degree > 1 and total + _HEADROOM_BITS <= _VALUE_BITS:
             ring = tuple(round(value * 2.0 ** (total - k * x.fractional_bits)) for k, value in enumerate(c[1:], 1))
             share = protocol.apply(ops.POWERS, x.share, coefficients=ring)
-            return (PrivateTensor(share, total, protocol) + c[0]).at_scale(point)
+            constant = protocol.fixed_point.encode_array(np.asarray(c[0]), total)
+            return PrivateTensor(share, total, protocol).add_ring(constant).at_scale(point)
         shift = max(0, math.ceil(math.log2(bound)))
         u = x / 2.0**shift
         powers = {1: u.ready()}

@@ -116,17 +116,32 @@ class PrivateValue(abc.ABC):
         return non_negative(other - self.read())
 
     def __lt__(self, other: Any) -> PrivateTensor:
-        return 1 - (self >= other)
+        return ~(self >= other)
 
     def __gt__(self, other: Any) -> PrivateTensor:
-        return 1 - (self <= other)
+        return ~(self <= other)
 
     def __eq__(self, other: Any) -> PrivateTensor:  # type: ignore[override]
-        difference = self.read() - other
-        return non_negative(difference) * non_negative(-difference)
+        # x = 0 where x >= 0 and not x >= 1 unit: two thresholds of one opening.
+        reached = at_least(self.read() - other, (0.0, None))
+        return reached[0] ^ reached[1]
 
     def __ne__(self, other: Any) -> PrivateTensor:  # type: ignore[override]
-        return 1 - (self == other)
+        return ~(self == other)
+
+    # --- logic on results of comparisons
+
+    def __invert__(self) -> PrivateTensor:
+        return _logic(ops.NOT, self.read())
+
+    def __and__(self, other: Any) -> PrivateTensor:
+        return _logic(ops.AND, self.read(), other)
+
+    def __or__(self, other: Any) -> PrivateTensor:
+        return ~(~self & ~as_operand(other))
+
+    def __xor__(self, other: Any) -> PrivateTensor:
+        return _logic(ops.XOR, self.read(), other)
 
     __hash__ = object.__hash__
 
@@ -163,6 +178,8 @@ class PrivateValue(abc.ABC):
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         known = math.prod(n for n in wanted if n != -1)
         holes = sum(n == -1 for n in wanted)
+        if any(not _is_index(n) or n < -1 for n in wanted):
+            raise ShapeError(f"A shape is made of whole numbers, at most one of them -1; got {wanted}.")
         if holes > 1 or (not holes and known != self.size) or (holes and (known == 0 or self.size % known)):
             raise ShapeError(f"Reshape keeps the number of elements: {self.shape} does not go into {wanted}.")
         return self.read().linear(ops.RESHAPE, shape=list(wanted))
@@ -170,7 +187,7 @@ class PrivateValue(abc.ABC):
     def transpose(self, *axes: Any) -> PrivateTensor:
         """Axes in the given order; reversed without one."""
         given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        order = [axis % self.ndim if self.ndim else axis for axis in given] or list(range(self.ndim))[::-1]
+        order = [axis + self.ndim if axis < 0 else axis for axis in given] or list(range(self.ndim))[::-1]
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"A transpose names each of the {self.ndim} axes once; got {tuple(given)}.")
         return self.read().linear(ops.TRANSPOSE, perm=order)
@@ -194,7 +211,10 @@ class PrivateValue(abc.ABC):
 
     def pad(self, paddings: Any) -> PrivateTensor:
         """Zeros before and after along each axis: one pair of counts an axis. Local."""
-        pairs = [(int(before), int(after)) for before, after in paddings]
+        try:
+            pairs = [(int(before), int(after)) for before, after in paddings]
+        except (TypeError, ValueError):
+            pairs = []
         if len(pairs) != self.ndim or any(n < 0 for pair in pairs for n in pair):
             raise ShapeError(f"Padding is one pair of counts for each of {self.ndim} axes; got {paddings}.")
         return self.read().linear(ops.PAD, paddings=pairs)
@@ -395,7 +415,10 @@ def as_operand(value: Any) -> PrivateTensor | np.ndarray | tf.Tensor:
         if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
             raise ShapeError(f"Operands are real numbers; got a tensor of {tensor.dtype.name}. Cast it first.")
         return tensor.numpy() if hasattr(tensor, "numpy") and tf.executing_eagerly() else tensor
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ShapeError("Operands are arrays; got a list whose rows have different lengths. Pad them first.") from None
     if array.dtype.kind not in "fiub":
         raise ShapeError(
             f"Operands are real numbers, arrays of them or private tensors; got {type(value).__name__} of "
@@ -455,15 +478,18 @@ def _sum(op: Op, x: PrivateTensor, other: Any) -> PrivateTensor:
         return _real(op, owner, x, y)
     protocol = _meeting_protocol(x, y)
     scales = [v.fractional_bits for v in (x, y) if isinstance(v, PrivateTensor) and v.protocol is not None]
-    bits = max(scales, default=protocol.fixed_point.fractional_bits)
+    usual = protocol.fixed_point.fractional_bits
+    bits = max(scales, default=usual)
+    # A tiny multiplier leaves a scale at which the other operand might not fit: such a product is cut back first.
+    bits = min(bits, 2 * (usual + _SPARE_BITS))
     if not isinstance(y, PrivateTensor):
         # A whole number of bits stays whole: 1 - (x > 0) needs no scale.
-        if bits == 0 and not _is_whole(y):
-            bits = protocol.fixed_point.fractional_bits
+        if bits < usual and not (bits == 0 and _is_whole(y)):
+            bits = usual
         left = x.shared(protocol, bits).at_scale(bits)
         return PrivateTensor(protocol.apply(op, left.share, _public_ring(protocol, y, bits)), bits, protocol)
-    if bits == 0 and len(scales) == 1:
-        bits = protocol.fixed_point.fractional_bits
+    if len(scales) == 1:
+        bits = max(bits, usual)
     left, right = (v.shared(protocol, bits).at_scale(bits) for v in (x, y))
     return PrivateTensor(protocol.apply(op, left.share, right.share), bits, protocol)
 
@@ -604,7 +630,10 @@ def _join(op: Op, given: Sequence[Any], axis: int) -> PrivateTensor:
         raise PlacementError(f"{op.name}: no operand is private. Use TensorFlow's own operation.")
     rank = len(operands[0].shape)
     shapes = [tuple(v.shape) for v in operands]
-    along = axis % (rank + (op is ops.STACK)) if rank or op is ops.STACK else axis
+    axes = rank + (op is ops.STACK)
+    if not -axes <= axis < axes:
+        raise ShapeError(f"{op.name}: axis {axis} is not one of the result's {axes} axes; the shapes are {shapes}.")
+    along = axis % axes
     fixed = {s if op is ops.STACK else (*s[:along], *s[along + 1 :]) for s in shapes}
     if len(fixed) != 1 or len({len(s) for s in shapes}) != 1:
         raise ShapeError(f"{op.name} along axis {axis} needs shapes equal elsewhere; got {shapes}.")
@@ -616,7 +645,7 @@ def _join(op: Op, given: Sequence[Any], axis: int) -> PrivateTensor:
     protocol = _meeting_protocol(*private)
     bits = max(
         [v.fractional_bits for v in private if v.protocol is not None]
-        + [protocol.fixed_point.fractional_bits] * any(v.protocol is None for v in private)
+        + [protocol.fixed_point.fractional_bits] * (len(private) < len(operands) or len(owners) > 0)
     )
     shares = [
         v.shared(protocol, bits).at_scale(bits).share
@@ -643,16 +672,20 @@ def richest(share: Share) -> Share:
 
 
 def _axes(axis: Any, rank: int) -> list[int]:
-    axes = range(rank) if axis is None else [axis] if isinstance(axis, (int, np.integer)) else list(axis)
-    if any(not -rank <= i < rank for i in axes):
-        raise ShapeError(f"Axes of a tensor with {rank} axes are -{rank} .. {rank - 1}; got {axis}.")
+    axes = range(rank) if axis is None else axis if isinstance(axis, (tuple, list)) else [axis]
+    if any(not _is_index(i) or not -rank <= i < rank for i in axes) or len({i % rank for i in axes}) != len(axes):
+        raise ShapeError(f"Axes of a tensor with {rank} axes are -{rank} .. {rank - 1}, each once; got {axis}.")
     return [int(i) % rank for i in axes]
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     parts = key if isinstance(key, tuple) else (key,)
     for part in parts:
-        if not (part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice))):
+        if not (part is None or part is Ellipsis or isinstance(part, slice) or _is_index(part)):
             raise ShapeError(
                 f"An index is made of whole numbers, slices, None and ...; got {type(part).__name__}. "
                 "Indexing by arrays or by private values is not there yet."
@@ -660,11 +693,13 @@ def _static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     indexed = [part for part in parts if part is not None and part is not Ellipsis]
     if len(indexed) > len(shape):
         raise ShapeError(f"{len(indexed)} indices are too many for shape {shape}.")
-    axis, ahead = 0, True
+    if sum(part is Ellipsis for part in parts) > 1:
+        raise ShapeError("An index has one ... at most; got several. Write the axes between them as slices.")
+    axis = 0
     for part in parts:
         if part is Ellipsis:
-            ahead = False
-        elif part is not None and ahead:
+            axis += len(shape) - len(indexed)
+        elif part is not None:
             if isinstance(part, (int, np.integer)) and not -shape[axis] <= part < shape[axis]:
                 raise ShapeError(f"Index {part} is out of range for axis {axis} of shape {shape}.")
             axis += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from shareflow.errors import ShapeError
+from shareflow.errors import PlacementError, ShapeError
 from shareflow.protocol.default import current_protocol
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, PrivateValue
@@ -38,6 +38,11 @@ class PrivateVariable(PrivateValue):
             raise ShapeError(
                 f"A private variable begins with a private tensor; got {type(initial).__name__}. "
                 "Say whose it is: shareflow.private_tensor(value, owner=...)."
+            )
+        if not tf.executing_eagerly():
+            raise PlacementError(
+                "A private variable outlives a call, so it is made outside of any function; this one is made while a "
+                "function is traced. Make it before, and assign to it inside: variable.assign(value)."
             )
         value = initial.read()
         self.protocol = protocol or value.protocol or current_protocol()
