@@ -19,29 +19,50 @@ namespace {
 class WindowRows : public Rows {
  public:
   WindowRows(const Input& x, const Axis& down, const Axis& across, int64_t first, int64_t channels)
-      : x_(x.data + first), pitch_(x.shape[3]), channels_(channels), down_(down), across_(across) {}
+      : x_(x.data + first), pitch_(x.shape[3]), channels_(channels), down_(down), across_(across),
+        joined_(across.dilation == 1 && channels == x.shape[3]) {}
 
   void stage(int64_t row, int rows, int64_t k0, int64_t k, Word* out, int64_t pitch) const override {
-    for (int r = 0; r < rows; ++r, out += pitch) {
-      const int64_t pixel = row + r, column = pixel % across_.out, line = pixel / across_.out;
-      stage_window(x_ + line / down_.out * down_.size * across_.size * pitch_, line % down_.out, column, k0, k, out);
+    const int64_t in_line = across_.window * channels_;
+    Place first{k0 / in_line, 0, k0 % in_line};
+    if (!joined_) {
+      first.tap = first.offset / channels_;
+      first.offset %= channels_;
+    }
+    int64_t x = row % across_.out, line = row / across_.out, y = line % down_.out;
+    const int64_t image_words = down_.size * across_.size * pitch_;
+    const Word* image = x_ + line / down_.out * image_words;
+    for (int r = 0; r < rows; ++r, out += pitch) {  // divisions would cost more than the copies: count instead
+      stage_window(image, y, x, first, k, out);
+      if (++x < across_.out) continue;
+      x = 0;
+      if (++y < down_.out) continue;
+      y = 0;
+      image += image_words;
     }
   }
 
  private:
-  // Elements [k0, k0 + k) of the window of output (y, x) of one image.
-  void stage_window(const Word* image, int64_t y, int64_t x, int64_t k0, int64_t k, Word* out) const {
-    const int64_t taps = across_.window * channels_;  // elements of a line of the window
+  // An element of a window: the offset is from this tap's first channel.
+  struct Place {
+    int64_t line, tap, offset;
+  };
+
+  // k elements of the window of output (y, x) of one image.
+  void stage_window(const Word* image, int64_t y, int64_t x, Place place, int64_t k, Word* out) const {
     // Taps in a line that follow each other in memory are copied at once.
-    const bool joined = across_.dilation == 1 && channels_ == pitch_;
-    const int64_t run = joined ? taps : channels_;
-    for (int64_t done = 0; done < k;) {
-      const int64_t element = k0 + done, line = element / taps, start = element % taps / run * run;
-      const int64_t offset = element % taps - start, size = std::min(run - offset, k - done);
-      const int64_t at_y = down_.at(y, line), at_x = across_.at(x, start / channels_);
-      copy(image + (at_y * across_.size + at_x) * pitch_, at_y >= 0 && at_y < down_.size, at_x, run, offset, size,
-           out + done);
-      done += size;
+    const int64_t run = joined_ ? across_.window * channels_ : channels_, runs = joined_ ? 1 : across_.window;
+    while (k > 0) {
+      const int64_t size = std::min(run - place.offset, k);
+      const int64_t at_y = down_.at(y, place.line), at_x = across_.at(x, place.tap);
+      copy(image + (at_y * across_.size + at_x) * pitch_, at_y >= 0 && at_y < down_.size, at_x, run, place.offset, size,
+           out);
+      out += size;
+      k -= size;
+      place.offset = 0;
+      if (++place.tap < runs) continue;
+      place.tap = 0;
+      ++place.line;
     }
   }
 
@@ -70,6 +91,7 @@ class WindowRows : public Rows {
   const Word* x_;
   int64_t pitch_, channels_;
   Axis down_, across_;
+  bool joined_;
 };
 
 class Conv2d {

@@ -64,10 +64,10 @@ inline T fill(Word x) { return Lanes<T>::fill(x); }
 
 // Whether rows of `width` words from `out` on, `total` words in all, are written past the caches with `put`: then lines
 // are not read before they are overwritten, nor evicted one by one. Not for small outputs, which the next op finds in
-// the cache.
+// the cache; and not in pieces of a quarter of a line.
 inline bool past_caches(const Word* out, int64_t width, int64_t total) {
   constexpr int64_t kSmall = int64_t{1} << 19;
-  return total >= kSmall && width % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % sizeof(Vector) == 0;
+  return kLanes >= 4 && total >= kSmall && width % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % sizeof(Vector) == 0;
 }
 inline void put(Word* out, Vector x, bool past) {
 #if defined(__SSE2__)
