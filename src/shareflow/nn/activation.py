@@ -12,7 +12,7 @@ import tensorflow as tf
 from shareflow.errors import EncodingError
 from shareflow.nn.polynomial_fit import interpolate, relu_polynomial
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import PrivateTensor, PrivateValue, as_operand
+from shareflow.protocol.tensor import SIGN_BITS, PrivateTensor, PrivateValue, private_operand, size_bits
 from shareflow.share.known import Known
 
 # Bits of the ring that a truncation can hold, and the size that a polynomial's value may reach.
@@ -20,26 +20,27 @@ _VALUE_BITS = 62
 _HEADROOM_BITS = 14
 
 
-def relu(x: Any, truncate: bool = True) -> PrivateTensor:
+def relu(x: Any, truncate: bool = True, bound: float | None = None) -> PrivateTensor:
     """max(x, 0), exactly, at any shape; a product's surplus fractional bits are cut in the same openings.
 
-    With ``truncate=False`` the scale stays as it is.
+    With ``truncate=False`` the scale stays as it is. ``bound``: |x| is known to stay below it; comparing then
+    costs in proportion to its bits.
 
     Rounds: masking x, then three. Online 13.125 bytes an element from each server, masking included.
     """
-    x = _private(x)
+    x = private_operand(x)
     if isinstance(x.share, Known):
-        return x.linear(ops.RELU, bits=0)
+        return x.linear(ops.RELU, bits=0, size=SIGN_BITS)
     protocol = x.protocol_of_shares()
     bits = x.surplus_bits if truncate else 0
     with tf.name_scope("relu"):
-        share = protocol.apply(ops.RELU, x.share, bits=bits)
+        share = protocol.apply(ops.RELU, x.share, bits=bits, size=size_bits(x, bound))
     return PrivateTensor(share, x.fractional_bits - bits, protocol)
 
 
 def relu6(x: Any) -> PrivateTensor:
     """min(max(x, 0), 6) = relu(x) - relu(x - 6): two comparisons from one opening. Rounds: as relu."""
-    x = _private(x)
+    x = private_operand(x)
     return relu(x) - relu(x - 6)
 
 
@@ -47,7 +48,7 @@ def clip(x: Any, low: float, high: float) -> PrivateTensor:
     """x within [low, high] = low + relu(x - low) - relu(x - high): two comparisons from one opening."""
     if not low < high:
         raise EncodingError(f"clip needs low < high; got {low} and {high}.")
-    x = _private(x)
+    x = private_operand(x)
     if not isinstance(x.share, Known):
         # One masking serves both comparisons.
         x = x.reusable()
@@ -69,7 +70,7 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
         c.pop()
     if not c or not np.all(np.isfinite(c)):
         raise EncodingError(f"A polynomial has finite coefficients, at least one; got {list(coefficients)}.")
-    x = _private(x)
+    x = private_operand(x)
     if isinstance(x.share, Known):
         with x.share.owner:
             return PrivateTensor(
@@ -116,18 +117,11 @@ def sigmoid(x: Any, degree: int = 15, bound: float = 8.0) -> PrivateTensor:
     Error: 2.5e-3 with the defaults, over all x.
     Rounds: a comparison, then log2(degree) products and truncations.
     """
-    x = _private(x)
+    x = private_operand(x)
     if isinstance(x.share, Known):
         with x.share.owner:
             return PrivateTensor(Known(x.share.owner, tf.sigmoid(x.share.value)))
     return polynomial(clip(x, -bound, bound), interpolate(lambda v: 1 / (1 + np.exp(-v)), degree, bound), bound)
-
-
-def _private(x: Any) -> PrivateTensor:
-    operand = as_operand(x)
-    if not isinstance(operand, PrivateTensor):
-        raise EncodingError("This function takes a private tensor; for public values use TensorFlow's own.")
-    return operand
 
 
 __all__ = ["PrivateValue", "clip", "polynomial", "polynomial_relu", "relu", "relu6", "sigmoid"]

@@ -93,6 +93,8 @@ def _real_depthwise(
     return tf.nn.depthwise_conv2d(padded, filters, [1, *strides, 1], "VALID", dilations=list(dilations))
 
 
+# One entry of the first axis, such as one threshold's bits.
+ROW = _same("row", lambda x, number: x[number])
 ADD = _same("add", lambda x, y: x + y)
 SUBTRACT = _same("subtract", lambda x, y: x - y)
 NEGATE = _same("negate", lambda x: -x)
@@ -121,18 +123,39 @@ def _ring_truncate(x: tf.Tensor, *, bits: int) -> tf.Tensor:
     return tf.bitwise.right_shift(x + (1 << bits >> 1), tf.constant(bits, tf.int64))
 
 
-def _ring_relu(x: tf.Tensor, *, bits: int) -> tf.Tensor:
+def _ring_relu(x: tf.Tensor, *, bits: int, size: int) -> tf.Tensor:
     return tf.maximum(_ring_truncate(x, bits=bits) if bits else x, tf.constant(0, x.dtype))
 
 
+def _at_least(x: tf.Tensor, *, thresholds: tuple[float, ...], size: int) -> tf.Tensor:
+    return tf.stack([tf.cast(x >= tf.constant(t, x.dtype), x.dtype) for t in thresholds])
+
+
+def _polynomial(x: tf.Tensor, *, coefficients: tuple[float, ...]) -> tf.Tensor:
+    return tf.add_n([c * x**k for k, c in enumerate(coefficients, 1)])
+
+
+def _both(name: str, compute: Compute) -> Op:
+    """An interactive operation that means the same on ring elements and on reals."""
+    return Op(name, INTERACTIVE, compute, compute)
+
+
 TRUNCATE = Op("truncate", INTERACTIVE, _ring_truncate, lambda x, *, bits: x * 2.0**-bits)
-# max(x, 0) / 2^bits: the truncation rides in the comparison's openings.
-RELU = Op("relu", INTERACTIVE, _ring_relu, lambda x, *, bits: tf.nn.relu(x) * 2.0**-bits)
-NON_NEGATIVE = Op("non_negative", INTERACTIVE, lambda x: tf.cast(x >= 0, x.dtype), lambda x: tf.cast(x >= 0, x.dtype))
-# c0 x + c1 x^2 + ...: ring coefficients with the powers' scale made even; see tensor-level `polynomial`.
-POWERS = Op(
-    "polynomial",
+# floor(x / 2^bits), exactly.
+SHIFT_RIGHT = Op(
+    "shift_right",
     INTERACTIVE,
-    lambda x, *, coefficients: tf.add_n([c * x**k for k, c in enumerate(coefficients, 1)]),
-    lambda x, *, coefficients: tf.add_n([c * x**k for k, c in enumerate(coefficients, 1)]),
+    lambda x, *, bits: tf.bitwise.right_shift(x, tf.constant(bits, tf.int64)),
+    lambda x, *, bits: tf.floor(x * 2.0**-bits),
 )
+# max(x, 0) / 2^bits: the truncation rides in the comparison's openings. |x| < 2^size in the ring.
+RELU = Op("relu", INTERACTIVE, _ring_relu, lambda x, *, bits, size: tf.nn.relu(x) * 2.0**-bits)
+NON_NEGATIVE = _both("non_negative", lambda x, *, size: tf.cast(x >= 0, x.dtype))
+# [x >= t] for each t, along a new first axis. |x - t| < 2^size.
+AT_LEAST = _both("at_least", _at_least)
+# c1 x + c2 x^2 + ... in the ring.
+POWERS = _both("polynomial", _polynomial)
+# On values that are 0 or 1.
+NOT = _both("not", lambda x: 1 - x)
+AND = _both("and", lambda x, y: x * y)
+XOR = _both("xor", lambda x, y: x + y - 2 * x * y)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from shareflow.errors import MissingRuleError
-from shareflow.protocol.op import LINEAR, Op, OpClass
+from shareflow.protocol.op import BILINEAR, Op, OpClass
 from shareflow.share.share import Share
 
 Kinds = tuple[type[Share], ...]
 Rule = Callable[..., Share]
+R = TypeVar("R", bound=Rule)
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,19 @@ class Rules:
     table: dict[tuple[Op | OpClass, Kinds], Rule] = field(default_factory=dict)
     lifts: dict[tuple[type[Share], type[Share]], Lift] = field(default_factory=dict)
 
-    def rule(self, op: Op | OpClass, *kinds: type[Share]) -> Callable[[Rule], Rule]:
+    def rule(self, op: Op | OpClass, *kinds: type[Share]) -> Callable[[R], R]:
         """Registers ``rule(protocol, op, *shares, **attributes)`` for an operation, or for a class of them."""
 
-        def register(rule: Rule) -> Rule:
+        def register(rule: R) -> R:
             self._claim(self.table, (op, kinds), rule)
             return rule
 
         return register
 
-    def lift(self, source: type[Share], to: type[Share], cost: int) -> Callable[[Rule], Rule]:
+    def lift(self, source: type[Share], to: type[Share], cost: int) -> Callable[[R], R]:
         """Registers ``convert(protocol, share)``."""
 
-        def register(convert: Rule) -> Rule:
+        def register(convert: R) -> R:
             self._claim(self.lifts, (source, to), Lift(convert, cost))
             return convert
 
@@ -71,9 +72,9 @@ class Rules:
         """The rule for these kinds exactly: the operation's own before that of its class."""
         if (op, kinds) in self.table:
             return self.table[op, kinds]
-        if op.kind is LINEAR and len(set(kinds)) == 1:
-            # One linear rule serves any number of operands.
-            return self.table.get((LINEAR, kinds[:1]))
+        if op.kind is not BILINEAR and len(set(kinds)) == 1:
+            # One rule for a class serves any number of operands of one kind.
+            return self.table.get((op.kind, kinds[:1]))
         return self.table.get((op.kind, kinds))
 
     def apply(self, protocol: Any, op: Op, *shares: Share, **attributes: Any) -> Share:

@@ -25,18 +25,25 @@ from shareflow.party.party import Party, as_party, at_each
 from shareflow.party.send import Kind, send
 from shareflow.party.session import current_execution
 from shareflow.protocol.functionality.comparison import Comparison, MaskedCarry
-from shareflow.protocol.functionality.dealer import correct
-from shareflow.protocol.functionality.opening import open_ring
-from shareflow.protocol.functionality.truncation import ExactWrap, Truncation
+from shareflow.protocol.functionality.dealer import correct, correct_bits
+from shareflow.protocol.functionality.opening import open_bits, open_ring
+from shareflow.protocol.functionality.truncation import OFFSET, ExactWrap, Truncation
 from shareflow.protocol.op import (
     ADD,
+    AND,
+    AT_LEAST,
     BILINEAR,
     LINEAR,
+    MULTIPLY,
     NON_NEGATIVE,
+    NOT,
     POWERS,
     RELU,
+    ROW,
+    SHIFT_RIGHT,
     SUBTRACT,
     TRUNCATE,
+    XOR,
     Op,
 )
 from shareflow.protocol.protocol import Protocol
@@ -153,10 +160,10 @@ def _masked_to_additive(spdz: SPDZ, x: Masked) -> Additive:
 def bits_to_ring(spdz: SPDZ, v: MaskedBits) -> Additive:
     """<v> as 0 or 1: v = m xor l = m + (1 - 2m) l, and S2 corrects l. No round; offline 8 bytes an element."""
     with spdz.dealer:
-        hidden = kernels.unpack_bits(v.mask, v.shape)
+        hidden = v.unpack(v.mask)
 
     def local(words: tf.Tensor, own: tf.Tensor, first: bool) -> tf.Tensor:
-        m = kernels.unpack_bits(words, v.shape)
+        m = v.unpack(words)
         rest = (1 - 2 * m) * own
         return m + rest if first else rest
 
@@ -279,20 +286,153 @@ def _truncate(spdz: SPDZ, op: Op, z: Share, *, bits: int) -> Additive:
 
 
 @rules.rule(NON_NEGATIVE, Masked)
-def _non_negative(spdz: SPDZ, op: Op, x: Masked) -> MaskedBits:
-    return spdz.comparison.non_negative(x)
+def _non_negative(spdz: SPDZ, op: Op, x: Masked, *, size: int) -> MaskedBits:
+    return spdz.comparison.at_least(x, size=size).row()
+
+
+@rules.rule(AT_LEAST, Masked)
+def _at_least(spdz: SPDZ, op: Op, x: Masked, *, thresholds: tuple[int, ...], size: int) -> MaskedBits:
+    return spdz.comparison.at_least(x, thresholds, size)
+
+
+@rules.rule(ROW, MaskedBits)
+def _row(spdz: SPDZ, op: Op, v: MaskedBits, *, number: int) -> MaskedBits:
+    return v.row(number)
+
+
+@rules.rule(NOT, MaskedBits)
+def _not(spdz: SPDZ, op: Op, v: MaskedBits) -> MaskedBits:
+    return v.invert()
+
+
+@rules.rule(NOT, Additive)
+@rules.rule(NOT, Masked)
+def _not_ring(spdz: SPDZ, op: Op, v: Share) -> Share:
+    """1 - v on ring elements that are 0 or 1."""
+    return spdz.apply(ADD, linear(tf.negative, v), Public(tf.constant(1, tf.int64)))
+
+
+@rules.rule(XOR, MaskedBits, MaskedBits)
+def _xor(spdz: SPDZ, op: Op, v: MaskedBits, w: MaskedBits) -> Share:
+    """<<v xor w>>: m xor m' under the mask l xor l'. Local."""
+    if (v.shape, v.rows) != (w.shape, w.rows):
+        return _xor_ring(spdz, op, spdz.rules.convert(spdz, v, Masked), spdz.rules.convert(spdz, w, Masked))
+    xor = tf.bitwise.bitwise_xor
+    opened = at_each(spdz.servers, xor, v.opened, w.opened)
+    with spdz.dealer:
+        mask = xor(v.mask, w.mask)
+    return v.with_components((*opened, mask))
+
+
+@rules.rule(XOR, Masked, Masked)
+def _xor_ring(spdz: SPDZ, op: Op, v: Masked, w: Masked) -> Share:
+    """v + w - 2 v w on ring elements that are 0 or 1."""
+    both = bilinear(spdz, MULTIPLY, v, w)
+    return linear(lambda a, b, ab: a + b - 2 * ab, v.additive(), w.additive(), both)
+
+
+@rules.rule(AND, MaskedBits, MaskedBits)
+def _and(spdz: SPDZ, op: Op, v: MaskedBits, w: MaskedBits) -> Share:
+    """<<v and w>> = (m xor l)(m' xor l'), S2 correcting l, l' and l l'; the result is opened. One round, 1 bit each."""
+    if (v.shape, v.rows) != (w.shape, w.rows):
+        return bilinear(spdz, MULTIPLY, spdz.rules.convert(spdz, v, Masked), spdz.rules.convert(spdz, w, Masked))
+    servers, dealer = spdz.servers, spdz.dealer
+    both, xor = tf.bitwise.bitwise_and, tf.bitwise.bitwise_xor
+    with dealer:
+        product = both(v.mask, w.mask)
+    dealt = (correct_bits(servers, dealer, words) for words in (v.mask, w.mask, product))
+
+    def local(m: tf.Tensor, n: tf.Tensor, k: tf.Tensor, l: tf.Tensor, kl: tf.Tensor, first: bool) -> tf.Tensor:  # noqa: E741
+        share = xor(xor(both(m, l), both(n, k)), kl)
+        return xor(share, both(m, n)) if first else share
+
+    parts = at_each(servers, local, v.opened, w.opened, *dealt, _LEADER)
+    opened, mask = open_bits(servers, dealer, (parts[0], parts[1]))
+    return v.with_components((*opened, mask.whole))
+
+
+@rules.rule(AND, Masked, Masked)
+def _and_ring(spdz: SPDZ, op: Op, v: Masked, w: Masked) -> Share:
+    return bilinear(spdz, MULTIPLY, v, w)
+
+
+@rules.rule(MULTIPLY, MaskedBits, Masked)
+def select(spdz: SPDZ, op: Op, d: MaskedBits, x: Masked) -> Additive:
+    """<d x> for a bit d = m xor l: alpha m + m a + (1 - 2m)(alpha l + a l), S2 correcting l and a l.
+
+    The bit needs no masking as a ring element: no round. Offline 16 bytes an element.
+    """
+    if d.shape != x.shape or d.rows != 1:
+        if d.rows == 1 and tf.broadcast_static_shape(tf.TensorShape(d.shape), tf.TensorShape(x.shape)) == d.shape:
+            x = linear(lambda own: tf.broadcast_to(own, d.shape), x)
+        else:
+            return bilinear(spdz, op, spdz.rules.convert(spdz, d, Masked), x)
+    return _select(spdz, d, x, _deal_bit(spdz, d))
+
+
+@rules.rule(MULTIPLY, Masked, MaskedBits)
+def _select_swapped(spdz: SPDZ, op: Op, x: Masked, d: MaskedBits) -> Additive:
+    return select(spdz, op, d, x)
+
+
+Parts = tuple[tf.Tensor, tf.Tensor]
+
+
+def _deal_bit(spdz: SPDZ, d: MaskedBits) -> tuple[tf.Tensor, Parts]:
+    """The dealer's l as ring elements, and the servers' parts of it."""
+    with spdz.dealer:
+        hidden = d.unpack(d.mask)
+    return hidden, correct(spdz.servers, spdz.dealer, hidden)
+
+
+def _select(spdz: SPDZ, d: MaskedBits, x: Masked, bit: tuple[tf.Tensor, Parts]) -> Additive:
+    hidden, l = bit  # noqa: E741 - the formula's letter
+    with spdz.dealer:
+        hidden_mask = hidden * x.mask
+    al = correct(spdz.servers, spdz.dealer, hidden_mask)
+
+    def local(
+        alpha: tf.Tensor, a: tf.Tensor, m: tf.Tensor, own_l: tf.Tensor, own_al: tf.Tensor, first: bool
+    ) -> tf.Tensor:
+        return kernels.multiply_bit(alpha, a, m, own_l, own_al, leader=first)
+
+    parts = at_each(spdz.servers, local, x.opened, x.mask_parts, d.opened, l, al, _LEADER)
+    return Additive(spdz.servers, (parts[0], parts[1]))
+
+
+@rules.rule(SHIFT_RIGHT, Masked)
+def _shift_right(spdz: SPDZ, op: Op, z: Masked, *, bits: int) -> Additive:
+    """<floor(z / 2^bits)>, exactly: z' = z + 2^62 and A = z' - a give
+
+    floor(z / 2^k) = (A >> k) + (a >> k) + carry_k - 2^(64-k) w - 2^(62-k)
+
+    with carry_k out of the low k bits of A + a (a comparison of k bits) and w as in truncation.py.
+    Rounds: those of the comparison. Besides it offline 24 bytes an element.
+    """
+    offset = z.shift(tf.constant(OFFSET, tf.int64))
+    carry = bits_to_ring(spdz, spdz.comparison.carry(offset, bits))
+    t, v = ExactWrap.mask_parts(z, bits)
+    rest = at_each(
+        spdz.servers,
+        lambda opened, own_t, own_v, first: kernels.truncate_opened(opened, own_t, own_v, shift=bits, leader=first),
+        offset.opened,
+        t,
+        v,
+        _LEADER,
+    )
+    return linear(tf.add, carry, Additive(spdz.servers, (rest[0], rest[1])))
 
 
 @rules.rule(RELU, Masked)
 @rules.rule(RELU, Additive)
-def relu(spdz: SPDZ, op: Op, x: Share, *, bits: int) -> Additive:
+def relu(spdz: SPDZ, op: Op, x: Share, *, bits: int, size: int) -> Additive:
     """<max(x, 0) / 2^bits>. A truncation that costs nothing goes first; another rides in the comparison."""
     if bits and spdz.truncation.needs is Additive:
-        x, bits = _truncate(spdz, op, x, bits=bits), 0
-    return masked_relu(spdz, spdz.rules.convert(spdz, x, Masked), bits)
+        x, bits, size = _truncate(spdz, op, x, bits=bits), 0, max(size - bits + 1, 1)
+    return masked_relu(spdz, spdz.rules.convert(spdz, x, Masked), bits, size)
 
 
-def masked_relu(spdz: SPDZ, x: Masked, bits: int) -> Additive:
+def masked_relu(spdz: SPDZ, x: Masked, bits: int, size: int) -> Additive:
     """<max(x, 0) / 2^bits>, truncated in the comparison's openings: d = [x >= 0] = m xor l, then
 
     x d = (alpha + a)(m + (1 - 2m) l) = alpha m + m a + (1 - 2m)(alpha l + a l)
@@ -303,23 +443,11 @@ def masked_relu(spdz: SPDZ, x: Masked, bits: int) -> Additive:
     Rounds: those of the comparison. Offline besides it: 16 bytes an element, 40 with truncation.
     """
     servers, dealer = spdz.servers, spdz.dealer
-    d = spdz.comparison.non_negative(x)
-    with dealer:
-        hidden = kernels.unpack_bits(d.mask, x.shape)
-    l = correct(servers, dealer, hidden)  # noqa: E741 - the formula's letter
+    d = spdz.comparison.at_least(x, size=size).row()
+    bit = _deal_bit(spdz, d)
     if not bits:
-        with dealer:
-            hidden_mask = hidden * x.mask
-        al = correct(servers, dealer, hidden_mask)
-
-        def select(
-            alpha: tf.Tensor, a: tf.Tensor, m: tf.Tensor, own_l: tf.Tensor, own_al: tf.Tensor, first: bool
-        ) -> tf.Tensor:
-            return kernels.multiply_bit(alpha, a, m, own_l, own_al, leader=first)
-
-        parts = at_each(servers, select, x.opened, x.mask_parts, d.opened, l, al, _LEADER)
-        return Additive(servers, (parts[0], parts[1]))
-
+        return _select(spdz, d, x, bit)
+    hidden, l = bit  # noqa: E741 - the formula's letter
     t, v = ExactWrap.mask_parts(x, bits)
     with dealer:
         whole_t = kernels.shift_right_logical(x.mask, bits) * hidden

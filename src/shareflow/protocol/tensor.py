@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ from shareflow.share.share import Share, linear
 # A product's operands may carry this many bits beyond the encoding's own before they are truncated, so that
 # dividing by a window of 2 x 2 or 4 x 4 costs nothing.
 _SPARE_BITS = 4
+# Bits of a ring value below its sign.
+SIGN_BITS = 63
 
 
 class PrivateValue(abc.ABC):
@@ -123,8 +125,11 @@ class PrivateValue(abc.ABC):
 
     def __eq__(self, other: Any) -> PrivateTensor:  # type: ignore[override]
         # x = 0 where x >= 0 and not x >= 1 unit: two thresholds of one opening.
-        reached = at_least(self.read() - other, (0.0, None))
-        return reached[0] ^ reached[1]
+        difference = self.read() - other
+        if isinstance(difference.share, Known):
+            return difference.known_as(lambda value: tf.cast(value == 0, value.dtype))
+        not_below, above = _reached(difference, (0, 1), SIGN_BITS)
+        return not_below ^ above
 
     def __ne__(self, other: Any) -> PrivateTensor:  # type: ignore[override]
         return ~(self == other)
@@ -307,6 +312,12 @@ class PrivateTensor(PrivateValue):
         if self.protocol is None:
             return PrivateTensor(linear(lambda value: op.real(value, **attributes), self.share))
         return self._with(self.protocol.apply(op, self.share, **attributes))
+
+    def known_as(self, compute: Callable[[tf.Tensor], tf.Tensor]) -> PrivateTensor:
+        """A function of a value that one party knows, computed there in plaintext."""
+        value = self.plaintext
+        with self.share.parties[0]:
+            return PrivateTensor(Known(self.share.parties[0], compute(value)))
 
     def at_scale(self, fractional_bits: int) -> PrivateTensor:
         """The same value with more fractional bits (local), or fewer (a truncation)."""
@@ -604,13 +615,100 @@ def product(op: Op, left: Any, right: Any, **attributes: Any) -> PrivateTensor:
     raise PlacementError(f"{op.name}: neither operand is private. Use TensorFlow's own operation.")
 
 
-def non_negative(x: PrivateTensor) -> PrivateTensor:
-    """1 where x >= 0, else 0. Rounds: masking x, then three."""
+def non_negative(x: PrivateTensor, bound: float | None = None) -> PrivateTensor:
+    """1 where x >= 0, else 0. Rounds: masking x, then three.
+
+    Args:
+        bound: |x| is known to be below it; the cost is in proportion to its bits.
+    """
     if isinstance(x.share, Known):
-        return x.linear(ops.NON_NEGATIVE)
+        return x.linear(ops.NON_NEGATIVE, size=SIGN_BITS)
     with tf.name_scope("compare"):
-        share = x.protocol_of_shares().apply(ops.NON_NEGATIVE, x.share)
+        share = x.protocol_of_shares().apply(ops.NON_NEGATIVE, x.share, size=size_bits(x, bound))
     return PrivateTensor(share, 0, x.protocol)
+
+
+def at_least(x: Any, thresholds: Sequence[float], bound: float | None = None) -> list[PrivateTensor]:
+    """[x >= t] as 0 or 1 for each of many public thresholds, from one opening of x.
+
+    Args:
+        thresholds: real numbers; they are rounded to x's scale.
+        bound: |x - t| is known to be below it for every t.
+
+    Rounds: masking x, then three, however many thresholds there are.
+    """
+    x = private_operand(x)
+    if isinstance(x.share, Known):
+        return [x.known_as(lambda value, t=t: tf.cast(value >= t, value.dtype)) for t in thresholds]
+    return _reached(x, [ring_threshold(x, t) for t in thresholds], size_bits(x, bound))
+
+
+def stacked_at_least(x: PrivateTensor, thresholds: Sequence[float], bound: float | None = None) -> PrivateTensor:
+    """The same as one tensor, thresholds along a new first axis."""
+    words = tuple(ring_threshold(x, t) for t in thresholds)
+    with tf.name_scope("compare"):
+        share = x.protocol_of_shares().apply(ops.AT_LEAST, x.share, thresholds=words, size=size_bits(x, bound))
+    return PrivateTensor(share, 0, x.protocol)
+
+
+def ring_threshold(x: PrivateTensor, threshold: float) -> int:
+    """A public threshold at x's scale."""
+    return int(x.protocol_of_shares().fixed_point.encode_array(np.asarray(threshold), x.fractional_bits))
+
+
+def _reached(x: PrivateTensor, words: Sequence[int], size: int) -> list[PrivateTensor]:
+    protocol = x.protocol_of_shares()
+    with tf.name_scope("compare"):
+        share = protocol.apply(ops.AT_LEAST, x.share, thresholds=tuple(words), size=size)
+        rows = [protocol.apply(ops.ROW, share, number=i) for i in range(len(words))]
+    return [PrivateTensor(row, 0, protocol) for row in rows]
+
+
+def size_bits(x: PrivateTensor, bound: float | None) -> int:
+    """Bits below the sign of a ring value whose real value is below ``bound`` in size; all 63 without one."""
+    if bound is None:
+        return SIGN_BITS
+    if not 0 < bound < math.inf:
+        raise EncodingError(f"A bound is a positive number that no value reaches in size; got {bound!r}.")
+    return min(max(math.ceil(math.log2(bound)) + x.fractional_bits, 1), SIGN_BITS)
+
+
+def _logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
+    """NOT, AND, XOR of values that are 0 or 1."""
+    operands = [as_operand(other) for other in others]
+    for operand in (x, *operands):
+        if isinstance(operand, PrivateTensor) and operand.protocol is not None and operand.fractional_bits:
+            raise EncodingError(
+                "~, &, | and ^ take results of comparisons, which are 0 or 1; got a tensor with "
+                f"{operand.fractional_bits} fractional bits. Compare it first, for example x > 0."
+            )
+    for operand in operands:
+        _check_broadcast(op.name, x, operand)
+    if not operands:
+        return x.linear(op)
+    y = operands[0]
+    owner = _owner_of_both(x, y)
+    if owner is not None:
+        return _real(op, owner, x, y)
+    if not isinstance(y, PrivateTensor):
+        # A public bit: linear in x.
+        bits = np.asarray(y, np.int64) if isinstance(y, np.ndarray) else tf.cast(y, tf.float64)
+        return x * bits if op is ops.AND else x + bits - x * (2 * bits)
+    protocol = _meeting_protocol(x, y)
+    left, right = x.shared(protocol, 0), y.shared(protocol, 0)
+    return PrivateTensor(protocol.apply(op, left.share, right.share), 0, protocol)
+
+
+def private_operand(x: Any) -> PrivateTensor:
+    """An argument that must be private.
+
+    Raises:
+        PlacementError: it is public.
+    """
+    operand = as_operand(x)
+    if not isinstance(operand, PrivateTensor):
+        raise PlacementError("This function takes a private tensor; for public values use TensorFlow's own.")
+    return operand
 
 
 def concat(values: Sequence[Any], axis: int) -> PrivateTensor:

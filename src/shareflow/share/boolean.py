@@ -6,18 +6,21 @@ them. They have no linear algebra over the integers: arithmetic converts them fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 
 from shareflow.party.party import Party
+from shareflow.ring import kernels
 from shareflow.share.share import Share
 
 
 class MaskedBits(Share):
-    """<<v>> of bits. ``opened[i]`` is server i's copy of m, ``mask`` the dealer's l; all int64[ceil(n / 64)].
+    """<<v>> of bits. ``opened[i]`` is server i's copy of m, ``mask`` the dealer's l.
 
+    The first axis is packed in ``rows`` of whole words, int64[rows * ceil(n / 64)] for rows of n bits.
     The servers hold no part of l: what needs one is dealt as a ring element (`bits_to_ring`, relu).
     """
 
@@ -30,6 +33,7 @@ class MaskedBits(Share):
         opened: tuple[tf.Tensor, tf.Tensor],
         mask: tf.Tensor,
         shape: tuple[int, ...],
+        rows: int = 1,
     ) -> None:
         super().__init__()
         self.servers = servers
@@ -37,6 +41,7 @@ class MaskedBits(Share):
         self.opened = opened
         self.mask = mask
         self._shape = shape
+        self.rows = rows
 
     @property
     def parties(self) -> tuple[Party, ...]:
@@ -52,7 +57,21 @@ class MaskedBits(Share):
 
     def with_components(self, components: Sequence[tf.Tensor]) -> MaskedBits:
         m0, m1, mask = components
-        return MaskedBits(self.servers, self.dealer, (m0, m1), mask, self._shape)
+        return MaskedBits(self.servers, self.dealer, (m0, m1), mask, self._shape, self.rows)
+
+    def unpack(self, words: tf.Tensor) -> tf.Tensor:
+        """Packed bits of this form as 0 and 1, of this shape."""
+        if self.rows == 1:
+            return kernels.unpack_bits(words, self._shape)
+        padded = words.shape[0] // self.rows * 64
+        bits = tf.reshape(kernels.unpack_bits(words, (self.rows * padded,)), [self.rows, padded])
+        return tf.reshape(bits[:, : math.prod(self._shape[1:])], self._shape)
+
+    def row(self, number: int = 0) -> MaskedBits:
+        """One row of the first axis, without that axis."""
+        width = self.mask.shape[0] // self.rows
+        m0, m1, mask = (words[number * width : (number + 1) * width] for words in self.components)
+        return MaskedBits(self.servers, self.dealer, (m0, m1), mask, self._shape[1:])
 
     def invert(self) -> MaskedBits:
         """<<not v>>, under the same mask."""
