@@ -63,7 +63,7 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
     in log2(d) steps.
 
     Error: at most about 2 d units of 2^-f times max |c_k 2^(s k)| for |x| <= 2^s. Values up to 2^13 are right.
-    Rounds: one opening of x, or log2(d) products and truncations.
+    Rounds: the openings of x and of the result, which is truncated; or log2(d) products and truncations.
     """
     c = [float(value) for value in coefficients]
     while len(c) > 1 and c[-1] == 0:

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from shareflow.errors import PlacementError, RandomnessError
 from shareflow.party.party import Party, as_party
+from shareflow.party.send import Kind
 
 # ring/uniform.py numbers the streams of an execution with 31 bits.
 STREAMS = 2**31 - 1
@@ -126,7 +127,7 @@ class Execution(abc.ABC):
 
     def __init__(self) -> None:
         self._streams = itertools.count()
-        self._load: dict[Party, int] = {}
+        self._load: dict[tuple[Kind, Party], int] = {}
 
     @abc.abstractmethod
     def key(self, holder: Party, peer: Party) -> tf.Tensor:
@@ -145,14 +146,14 @@ class Execution(abc.ABC):
             )
         return number
 
-    def lighter(self, parties: tuple[Party, Party], weight: int) -> Party:
-        """Of two parties the one that was given less so far; the weight is then its own.
+    def lighter(self, parties: tuple[Party, Party], weight: int, kind: Kind) -> Party:
+        """Of two parties the one that was given less of a kind so far; the weight is then its own.
 
         It decides to which server the dealer sends a correction, so that both links carry half. It depends
         on shapes alone: all parties decide alike.
         """
-        choice = min(parties, key=lambda party: self._load.get(party, 0))
-        self._load[choice] = self._load.get(choice, 0) + weight
+        choice = min(parties, key=lambda party: self._load.get((kind, party), 0))
+        self._load[kind, choice] = self._load.get((kind, choice), 0) + weight
         return choice
 
 

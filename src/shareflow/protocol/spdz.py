@@ -104,7 +104,7 @@ class SPDZ(Protocol):
             # The other server's part is a stream that both have: nothing crosses.
             sender, keeper = owner, self.servers[1 - self.servers.index(owner)]
         else:
-            sender = current_execution().lighter(self.servers, math.prod(x.shape))
+            sender = current_execution().lighter(self.servers, math.prod(x.shape), Kind.INPUT)
             keeper = self.servers[1 - self.servers.index(sender)]
         pad = shared_stream(owner, keeper, x.shape)
         with owner:

@@ -5,7 +5,7 @@ Shares: x is masked, alpha = x - a. The result is a masked bit, opened: both ser
 Source: shareflow's own (docs/protocols/spdz.md, Sign); the carry in G and P form is the classic prefix adder.
 Names: alpha -> `opened`, a -> `mask`; G, P of a group of bits -> generate, propagate.
 Cost, for each element and 63 bits with groups of 4 and two gates of radix 4: 3 rounds; online each server sends
-    4 bytes (32 masked bits), 1 byte (8 bits) and 1/8 byte; offline 30 + 11 + 11/8 bytes go to the two servers.
+    4 bytes (32 masked bits), 1 byte (8 bits) and 1/8 byte; offline 30 + 11 + 15/8 bytes go to the two servers.
     Each further threshold of the same x costs the same again, but for the 30 bytes. Other layouts: `Layout`.
 """
 

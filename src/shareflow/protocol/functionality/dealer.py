@@ -35,7 +35,7 @@ def correct_bits(servers: tuple[Party, Party], dealer: Party, value: tf.Tensor) 
 def _deal(
     servers: tuple[Party, Party], dealer: Party, value: tf.Tensor, difference: Combine
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    receiver = current_execution().lighter(servers, math.prod(value.shape))
+    receiver = current_execution().lighter(servers, math.prod(value.shape), Kind.CORRECTION)
     keeper = servers[1] if receiver == servers[0] else servers[0]
     pad = shared_stream(keeper, dealer, value.shape)
     with dealer:
