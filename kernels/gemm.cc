@@ -75,15 +75,20 @@ void multiply(const std::vector<Product>& products, int64_t m, int64_t k, int64_
   }
   // The engine for deep products pads to its tiles: small ones are faster without.
   const Engine& engine = k >= 48 && m >= 16 && n >= 16 ? deep_engine() : shallow_engine();
-  // A block of B is packed for each part of the rows, so parts have many rows; but there should be a few parts a thread.
+  // A block of B is packed for each part of the rows, and rows are staged for each part of the columns, so parts are
+  // large; but there should be a few for each thread.
   const int64_t count = static_cast<int64_t>(products.size());
-  const int64_t columns = std::min(engine.columns, round_up(n, 16));
-  int64_t rows = std::min(round_up(192, engine.rows), round_up(m, engine.rows));
+  int64_t columns = std::min(engine.columns, round_up(n, 32));
+  int64_t rows = round_up(parts(m, std::max<int64_t>(1, (m + 96) / 192)), engine.rows);  // about 192, parts alike
   const int64_t work = count * m * k * n;
   if (work >= 2 * kWorkForThread) {
     const int64_t wanted = std::min<int64_t>(2 * thread_count(), work / kWorkForThread);
-    while (rows > 4 * engine.rows && count * parts(m, rows) * parts(n, columns) < wanted)
-      rows = round_up(rows / 2, engine.rows);
+    while (count * parts(m, rows) * parts(n, columns) < wanted) {
+      if (columns >= rows && columns > 64) columns = round_up(columns / 2, 32);
+      else if (rows > 4 * engine.rows) rows = round_up(rows / 2, engine.rows);
+      else if (columns > 64) columns = round_up(columns / 2, 32);
+      else break;
+    }
   }
   const int64_t down = parts(m, rows), across = parts(n, columns), tasks = count * down * across;
   const auto run = [&](int64_t task) {

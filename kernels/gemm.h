@@ -36,6 +36,6 @@ struct Product {
 void multiply(const std::vector<Product>& products, int64_t m, int64_t k, int64_t n, int64_t c_pitch);
 
 // Products and sums that are worth another thread.
-constexpr int64_t kWorkForThread = 200'000;
+constexpr int64_t kWorkForThread = 500'000;
 
 }  // namespace shareflow
