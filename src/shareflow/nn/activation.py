@@ -12,7 +12,7 @@ import tensorflow as tf
 from shareflow.errors import EncodingError
 from shareflow.nn.polynomial_fit import interpolate, relu_polynomial
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import SIGN_BITS, PrivateTensor, PrivateValue, private_operand, size_bits
+from shareflow.protocol.tensor import SIGN_BITS, SPARE_BITS, PrivateTensor, PrivateValue, private_operand, size_bits
 from shareflow.share.known import Known
 
 # Bits of the ring that a truncation can hold, and the size that a polynomial's value may reach.
@@ -59,8 +59,8 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
     """c0 + c1 x + ... + cd x^d for public coefficients, lowest power first.
 
     The powers are taken of x / 2^s with 2^s >= ``bound``, the size up to which x is expected: so they stay
-    small. Where the ring holds all of them (degree 2 at 16 bits) x is opened once; else powers are multiplied
-    in log2(d) steps.
+    small, and keep 4 bits more than the encoding's. Where the ring holds all of them (degree 2 at 16 bits) x is
+    opened once; else powers are multiplied in log2(d) steps.
 
     Error: at most about 2 d units of 2^-f times max |c_k 2^(s k)| for |x| <= 2^s. Values up to 2^13 are right.
     Rounds: the openings of x and of the result, which is truncated; or log2(d) products and truncations.
@@ -72,13 +72,8 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
         raise EncodingError(f"A polynomial has finite coefficients, at least one; got {list(coefficients)}.")
     x = private_operand(x)
     if isinstance(x.share, Known):
-        with x.share.owner:
-            return PrivateTensor(
-                Known(
-                    x.share.owner,
-                    tf.math.polyval([tf.constant(v, x.share.value.dtype) for v in c[::-1]], x.share.value),
-                )
-            )
+        # A constant has the shape of x, too.
+        return x.known_as(lambda value: tf.math.polyval([v * tf.ones_like(value) for v in c[::-1]], value))
     if len(c) == 1:
         return x * 0 + c[0]
     with tf.name_scope("polynomial"):
@@ -95,7 +90,7 @@ def polynomial(x: Any, coefficients: Sequence[float] | np.ndarray, bound: float 
         u = x / 2.0**shift
         powers = {1: u.ready()}
         for k in range(2, degree + 1):
-            powers[k] = (powers[k // 2] * powers[k - k // 2]).ready()
+            powers[k] = (powers[k // 2] * powers[k - k // 2]).at_scale(point + SPARE_BITS)
         terms = [powers[k] * (c[k] * 2.0 ** (shift * k)) for k in range(1, degree + 1) if c[k]]
         result = terms[0]
         for term in terms[1:]:

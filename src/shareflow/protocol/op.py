@@ -90,7 +90,11 @@ def _real_depthwise(
     x: tf.Tensor, filters: tf.Tensor, *, strides: Sequence[int], padding: Padding, dilations: Sequence[int]
 ) -> tf.Tensor:
     padded = tf.pad(x, [(0, 0), *padding, (0, 0)])
-    return tf.nn.depthwise_conv2d(padded, filters, [1, *strides, 1], "VALID", dilations=list(dilations))
+    if strides[0] == strides[1] and tuple(dilations) == (1, 1):
+        return tf.nn.depthwise_conv2d(padded, filters, [1, *strides, 1], "VALID")
+    # TensorFlow takes no two different strides, and gives wrong results for strides together with dilations.
+    every = tf.nn.depthwise_conv2d(padded, filters, [1, 1, 1, 1], "VALID", dilations=list(dilations))
+    return every[:, :: strides[0], :: strides[1]]
 
 
 # One entry of the first axis, such as one threshold's bits.

@@ -32,7 +32,7 @@ from shareflow.share.share import Share, linear
 
 # A product's operands may carry this many bits beyond the encoding's own before they are truncated, so that
 # dividing by a window of 2 x 2 or 4 x 4 costs nothing.
-_SPARE_BITS = 4
+SPARE_BITS = 4
 # Bits of a ring value below its sign.
 SIGN_BITS = 63
 
@@ -359,7 +359,7 @@ class PrivateTensor(PrivateValue):
     def ready_bits(self) -> int:
         """The scale of :meth:`ready`."""
         usual = self.protocol_of_shares().fixed_point.fractional_bits
-        return usual if self.fractional_bits > usual + _SPARE_BITS else self.fractional_bits
+        return usual if self.fractional_bits > usual + SPARE_BITS else self.fractional_bits
 
     def reusable(self) -> PrivateTensor:
         """In the form that serves many uses with no more communication: masked, in SPDZ."""
@@ -492,7 +492,7 @@ def _sum(op: Op, x: PrivateTensor, other: Any) -> PrivateTensor:
     usual = protocol.fixed_point.fractional_bits
     bits = max(scales, default=usual)
     # A tiny multiplier leaves a scale at which the other operand might not fit: such a product is cut back first.
-    bits = min(bits, 2 * (usual + _SPARE_BITS))
+    bits = min(bits, 2 * (usual + SPARE_BITS))
     if not isinstance(y, PrivateTensor):
         # A whole number of bits stays whole: 1 - (x > 0) needs no scale.
         if bits < usual and not (bits == 0 and _is_whole(y)):
@@ -537,7 +537,8 @@ def _product(op: Op, x: PrivateTensor, other: Any, swapped: bool = False, **attr
     protocol = _meeting_protocol(x, y)
     left = x.shared(protocol).ready()
     if isinstance(y, PrivateTensor):
-        right = y.shared(protocol).ready()
+        # A square: truncated and masked once.
+        right = left if y is x else y.shared(protocol).ready()
         right_share: Share = right.share
         bits = left.fractional_bits + right.fractional_bits
     else:
@@ -736,9 +737,9 @@ def _join(op: Op, given: Sequence[Any], axis: int) -> PrivateTensor:
     if len(fixed) != 1 or len({len(s) for s in shapes}) != 1:
         raise ShapeError(f"{op.name} along axis {axis} needs shapes equal elsewhere; got {shapes}.")
     owners = [v.share.owner for v in private if isinstance(v.share, Known)]
-    if len(owners) == len(operands) and len(set(owners)) == 1:
+    if len(owners) == len(private) and len(set(owners)) == 1:
         with owners[0]:
-            values = [tf.cast(v.plaintext, tf.float64) for v in private]
+            values = [tf.cast(v.plaintext if isinstance(v, PrivateTensor) else v, tf.float64) for v in operands]
             return PrivateTensor(Known(owners[0], op.real(*values, axis=axis)))
     protocol = _meeting_protocol(*private)
     bits = max(

@@ -1,11 +1,11 @@
 """Division of a fixed-point value by a power of two.
 
-* :class:`ExactWrap`: never wrong by a wrap. Result z / 2^f + e with |e| < 1 unit, rounded up or down by chance in
-  proportion (no bias). One opening, which a comparison that follows shares.
+* :class:`ExactWrap`: never wrong by a wrap. Result z / 2^f + e with -1 < e <= 1 unit, rounded up or down by chance in
+  proportion (a bias of 2^-f units). One opening, which a comparison that follows shares.
   Source: shareflow's own (docs/protocols/spdz.md, Truncation), in place of Catrina and Saxena 2010 in Z_2^64.
   Cost: the opening of z if it is not masked yet (8 bytes a server, 1 round); offline 16 bytes an element.
 * :class:`Optimistic`: Mohassel and Zhang 2017 (SecureML), section 4.1: each server shifts its own share. No
-  communication; an element is wrong, by about 2^(64 - f), with probability |z| / 2^63.
+  communication; an element is wrong, by about 2^(64 - f), with probability |z| / 2^64.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ExactWrap(Truncation):
 
 @dataclass(frozen=True)
 class Optimistic(Truncation):
-    """Truncation of each share by its holder; wrong with probability |z| / 2^63 for each element."""
+    """Truncation of each share by its holder; wrong with probability |z| / 2^64 for each element."""
 
     needs = Additive
 
