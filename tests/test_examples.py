@@ -1,0 +1,115 @@
+"""Every example runs as its reader would run it, and every block of Python in the documentation runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _blocks():
+    whole = {path.read_text() for path in EXAMPLES.values()}
+    for page in PAGES:
+        text = page.read_text()
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            # An example that a page shows in full runs on its own below.
+            if match[1] not in whole:
+                yield pytest.param(page, line, match[1], id=f"{page.relative_to(ROOT)}:{line}")
+
+
+@pytest.mark.parametrize(("page", "line", "code"), list(_blocks()))
+def test_documented_code_runs(page, line, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Blank lines put the line numbers of an error where they are on the page.
+    exec(compile("\n" * line + code, str(page), "exec"), {"__name__": "__main__"})
+
+
+def test_pages_show_the_examples_as_they_are():
+    shown = BLOCK.findall((ROOT / "docs" / "adding.md").read_text())
+    for name in ("new_operation", "new_protocol"):
+        assert EXAMPLES[name].read_text() in shown, f"docs/adding.md does not show examples/{name}.py as it is"
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def _run(name, tmp_path):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES[name])],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def _numbers(text):
+    return [float(number) for number in re.findall(r"-?\d+\.\d*(?:e-?\d+)?", text)]
+
+
+def test_every_example_is_tested():
+    assert set(EXAMPLES) == {
+        "hospital_statistics",
+        "logistic_regression",
+        "new_operation",
+        "new_protocol",
+        "predict_keras",
+    }
+
+
+def test_logistic_regression(tmp_path):
+    # tf.print writes to the standard error stream.
+    _, printed = _run("logistic_regression", tmp_path)
+    logits = np.array([[1.0, 0.2, -0.4], [0.3, -0.6, 0.9]]) @ [0.5, -1.25, 2.0]
+    found = _numbers(printed[printed.rindex("[[") :])
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=0.01)
+
+
+def test_hospital_statistics(tmp_path):
+    printed, _ = _run("hospital_statistics", tmp_path)
+    rows = [_numbers(line) for line in printed.splitlines()]
+    assert len(rows) == 5
+    for private, clear in rows[:4]:
+        assert private == pytest.approx(clear, abs=0.01)
+    assert re.search(r"\d+ rounds, [\d,]+ bytes online, [\d,]+ bytes dealt ahead", printed)
+
+
+def test_predict_keras(tmp_path):
+    pytest.importorskip("sklearn")
+    printed, _ = _run("predict_keras", tmp_path)
+    private, clear, same, difference = _numbers(printed)
+    assert private > 85 and clear > 85 and same > 99 and difference < 0.01
+    assert "conv2d: Conv2D" in printed
+
+
+def test_new_operation(tmp_path):
+    printed, _ = _run("new_operation", tmp_path)
+    x = np.array([1.5, -2.0, 0.25, -0.125])
+    for protocol in ("SPDZ", "Plain"):
+        for name, expected in (("cumsum", np.cumsum(x)), ("absolute", np.abs(x)), ("square", x * x)):
+            line = next(line for line in printed.splitlines() if line.startswith(f"{protocol} {name}"))
+            np.testing.assert_allclose(_numbers(line), expected, atol=1e-4)
+
+
+def test_new_protocol(tmp_path):
+    printed, _ = _run("new_protocol", tmp_path)
+    np.testing.assert_allclose(_numbers(printed[: printed.index("]]")]), [11, 13, 12.5, 15], atol=1e-3)
+    assert "2 rounds, 384 bytes, 0 of them dealt ahead" in printed
+    assert "MissingRuleError: ThreeParties has no rule for relu(Replicated)" in printed
