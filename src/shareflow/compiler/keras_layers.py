@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from shareflow import keras_layers
 from shareflow.compiler.keras_chain import Link
@@ -48,7 +49,7 @@ def _converts(*layers: type) -> Callable[[Convert], Convert]:
 
 def supported() -> list[str]:
     """The names of the Keras layers that can be made private."""
-    return sorted({layer.__name__ for layer in _table} | {"Softmax at the end"})
+    return sorted({layer.__name__ for layer in _table} | {"BatchNormalization", "Softmax at the end"})
 
 
 def convert(links: list[Link]) -> tuple[list[Step], str | None]:
@@ -66,11 +67,12 @@ def convert(links: list[Link]) -> tuple[list[Step], str | None]:
         last = position == len(links) - 1
         layer = link.layer
         if last and type(layer) is keras.layers.Softmax:
+            _over_last_axis(layer, link)
             final = "softmax"
             continue
         if last and _activation_name(layer) == "softmax":
             final = "softmax"
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if type(layer) is keras.layers.BatchNormalization:
             _normalize(steps, layer, link)
             continue
         make = _table.get(type(layer))
@@ -89,8 +91,14 @@ def _unsupported(link: Link) -> str:
 
 
 def _activation_name(layer: Any) -> str:
+    """The name of a layer's activation if it is Keras' or TensorFlow's own; else a description of it."""
     function = getattr(layer, "activation", None)
-    return getattr(function, "__name__", "linear") if function is not None else "linear"
+    if function is None:
+        return "linear"
+    # A name alone says little: a layer or a partial function has none, and anyone's function may be called relu.
+    name = getattr(function, "__name__", type(function).__name__)
+    own = (getattr(module, name, None) for module in (keras.activations, keras.ops, tf.nn))
+    return name if function in own else f"{name} (not Keras' own)"
 
 
 def _activate(link: Link, skip: bool) -> list[Step]:
@@ -111,6 +119,15 @@ def _named(layer: Any, name: str) -> str:
 
 
 _ACTIVATIONS = {"relu": activation.relu, "relu6": activation.relu6, "sigmoid": activation.sigmoid}
+
+
+def _over_last_axis(layer: Any, link: Link) -> None:
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    if any(axis not in (-1, len(layer.output.shape) - 1) for axis in axes):
+        raise UnsupportedModelError(
+            f"Softmax '{layer.name}' ({link.place}) is over axis {layer.axis}; only the last axis, the classes, is "
+            "supported. Leave it out, and apply it to the scores that are revealed."
+        )
 
 
 def _normalize(steps: list[Step], layer: Any, link: Link) -> None:
@@ -137,7 +154,7 @@ def _normalize(steps: list[Step], layer: Any, link: Link) -> None:
 
 
 def _array(weight: Any, default: float | None = None) -> np.ndarray:
-    return np.asarray(default if weight is None else keras.ops.convert_to_numpy(weight), np.float64)
+    return np.asarray(default if weight is None else weight.numpy(), np.float64)
 
 
 def _linear(layer: Any, make: Make, kernel: Any, channel_shape: tuple[int, ...]) -> Step:
@@ -216,6 +233,7 @@ def _zero_pad(layer: Any) -> list[Step]:
 
 @_converts(keras.layers.Flatten)
 def _flatten(layer: Any) -> list[Step]:
+    _channels_last(layer)
     return [Step(layer.name, nn.Flatten)]
 
 
