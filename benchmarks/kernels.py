@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def cases() -> Iterator[Case]:
             f"matmul [{m}, {k}] x [{k}, {n}]",
             "GMAC/s",
             m * k * n / 1e9,
-            lambda a=a, b=b: kernels.matmul(a, b),
-            lambda a=a, b=b: tf.matmul(a, b),
+            partial(kernels.matmul, a, b),
+            partial(tf.matmul, a, b),
         )
     for x_shape, w_shape, how in CONVOLUTIONS:
         x, w = words(*x_shape), words(*w_shape)
@@ -78,16 +79,16 @@ def cases() -> Iterator[Case]:
             f"conv2d {list(x_shape)} * {list(w_shape)}",
             "GMAC/s",
             out.num_elements() * w_shape[0] * w_shape[1] * w_shape[2] / 1e9,
-            lambda x=x, w=w, how=how: kernels.conv2d(x, w, **how),
-            reference=lambda x=x, w=w, how=how: reference.conv2d(x, w, **how),
+            partial(kernels.conv2d, x, w, **how),
+            reference=partial(reference.conv2d, x, w, **how),
         )
     x, w = words(1, 56, 56, 128), words(3, 3, 128, 1)
     yield Case(
         "depthwise [1, 56, 56, 128] * [3, 3, 128, 1]",
         "GMAC/s",
         56 * 56 * 128 * 9 / 1e9,
-        lambda: kernels.depthwise_conv2d(x, w, padding=SAME),
-        reference=lambda: reference.depthwise_conv2d(x, w, padding=SAME),
+        partial(kernels.depthwise_conv2d, x, w, padding=SAME),
+        reference=partial(reference.depthwise_conv2d, x, w, padding=SAME),
     )
 
     size, width = VALUES * 8 / 1e9, VALUES // 64
@@ -96,9 +97,9 @@ def cases() -> Iterator[Case]:
         "uniform, 2^20 words",
         "GB/s",
         size,
-        lambda: kernels.uniform(key, 1, 2, [VALUES]),
-        lambda: tf.random.stateless_uniform([VALUES], key, None, None, tf.int64),
-        lambda: reference.uniform(key, 1, 2, [VALUES]),
+        partial(kernels.uniform, key, 1, 2, [VALUES]),
+        partial(tf.random.stateless_uniform, [VALUES], key, None, None, tf.int64),
+        partial(reference.uniform, key, 1, 2, [VALUES]),
     )
     values = [words(VALUES) for _ in range(6)]
     planes, packed = words(64, width), words(width)
@@ -142,8 +143,8 @@ def cases() -> Iterator[Case]:
             name,
             "GB/s",
             traffic * size,
-            lambda f=function, args=args, how=how: getattr(kernels, f)(*args, **how),
-            reference=lambda f=function, args=args, how=how: getattr(reference, f)(*args, **how),
+            partial(getattr(kernels, function), *args, **how),
+            reference=partial(getattr(reference, function), *args, **how),
         )
 
 

@@ -1,7 +1,7 @@
-// ShareflowBitPlanes, ShareflowFromBitPlanes, ShareflowPackBits, ShareflowUnpackBits: values and bit-sliced words.
+// ShareflowBitPlanes, ShareflowFromBitPlanes, ShareflowPackBits, ShareflowUnpackBits: bit-slicing.
 //
-// A plane of n values is W = ceil(n / 64) words; value j is bit j % 64 of word j / 64. Padding bits are zero after
-// packing and are ignored on unpacking.
+// A plane of n values is W = ceil(n / 64) words; value j is bit j % 64 of word j / 64. Padding bits are zero
+// after packing and are ignored on unpacking.
 
 #include "isa.h"
 #include "op.h"

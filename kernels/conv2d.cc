@@ -1,7 +1,7 @@
 // ShareflowConv2d: convolution mod 2^64 of x [N, H, W, C] with w [kh, kw, C / groups, O].
 //
-// A matrix product whose left rows are the windows of the image. They are staged a few rows at a time as the product
-// goes, so the matrix of all windows is never made.
+// A matrix product whose left rows are the windows of the image. They are staged a few rows at a time as the
+// product goes, so the matrix of all windows is never made.
 
 #include <algorithm>
 #include <cstring>
@@ -19,7 +19,11 @@ namespace {
 class WindowRows : public Rows {
  public:
   WindowRows(const Input& x, const Axis& down, const Axis& across, int64_t first, int64_t channels)
-      : x_(x.data + first), pitch_(x.shape[3]), channels_(channels), down_(down), across_(across),
+      : x_(x.data + first),
+        pitch_(x.shape[3]),
+        channels_(channels),
+        down_(down),
+        across_(across),
         joined_(across.dilation == 1 && channels == x.shape[3]) {}
 
   void stage(int64_t row, int rows, int64_t k0, int64_t k, Word* out, int64_t pitch) const override {
@@ -32,7 +36,8 @@ class WindowRows : public Rows {
     int64_t x = row % across_.out, line = row / across_.out, y = line % down_.out;
     const int64_t image_words = down_.size * across_.size * pitch_;
     const Word* image = x_ + line / down_.out * image_words;
-    for (int r = 0; r < rows; ++r, out += pitch) {  // divisions would cost more than the copies: count instead
+    for (int r = 0; r < rows;
+         ++r, out += pitch) {  // divisions would cost more than the copies: count instead
       stage_window(image, y, x, first, k, out);
       if (++x < across_.out) continue;
       x = 0;
@@ -55,8 +60,8 @@ class WindowRows : public Rows {
     while (k > 0) {
       const int64_t size = std::min(run - place.offset, k);
       const int64_t at_y = down_.at(y, place.line), at_x = across_.at(x, place.tap);
-      copy(image + (at_y * across_.size + at_x) * pitch_, at_y >= 0 && at_y < down_.size, at_x, run, place.offset, size,
-           out);
+      copy(image + (at_y * across_.size + at_x) * pitch_, at_y >= 0 && at_y < down_.size, at_x, run,
+           place.offset, size, out);
       out += size;
       k -= size;
       place.offset = 0;
@@ -67,7 +72,8 @@ class WindowRows : public Rows {
   }
 
   // Elements [offset, offset + size) of a run that begins at pixel at_x; what lies outside the image is zero.
-  void copy(const Word* from, bool inside, int64_t at_x, int64_t run, int64_t offset, int64_t size, Word* out) const {
+  void copy(const Word* from, bool inside, int64_t at_x, int64_t run, int64_t offset, int64_t size,
+            Word* out) const {
     int64_t begin = 0, end = 0;  // the part of the run that lies inside
     if (inside) {
       begin = std::max<int64_t>(0, -at_x) * channels_;
@@ -113,8 +119,9 @@ class Conv2d {
 
   void compute(Context& context) const {
     const Input x = context.input(0), w = context.input(1);
-    require(x.shape.size() == 4 && w.shape.size() == 4, "a convolution takes an image and a filter of rank 4, not ",
-            to_string(x.shape), " and ", to_string(w.shape));
+    require(x.shape.size() == 4 && w.shape.size() == 4,
+            "a convolution takes an image and a filter of rank 4, not ", to_string(x.shape), " and ",
+            to_string(w.shape));
     require(x.shape[3] == w.shape[2] * groups_ && w.shape[3] % groups_ == 0,
             "conv2d takes C = groups * w.shape[2] and O a multiple of groups, not C = ", x.shape[3],
             ", w.shape = ", to_string(w.shape), ", groups = ", groups_);
@@ -127,7 +134,8 @@ class Conv2d {
       rows.emplace_back(x, down, across, g * channels, channels);
       products.push_back({&rows.back(), Matrix{w.data + g * share, outputs, 1}, z + g * share});
     }
-    multiply(products, x.shape[0] * down.out * across.out, down.window * across.window * channels, share, outputs);
+    multiply(products, x.shape[0] * down.out * across.out, down.window * across.window * channels, share,
+             outputs);
   }
 
  private:

@@ -1,4 +1,4 @@
-// ShareflowTruncateOpened, ShareflowMultiplyBit, ShareflowTruncateMultiplyBit, ShareflowShift: one pass over elements.
+// ShareflowTruncateOpened, ShareflowMultiplyBit, ShareflowTruncateMultiplyBit, ShareflowShift: one pass.
 //
 // With A = z + 2^62 - a opened, P = (A >> f) - 2^(64-f) A63 - 2^(62-f), q = -2^(64-f) (1 - A63), v = a63:
 //   z >> f = P + (a >> f) + q v.
@@ -22,13 +22,13 @@ int shift_of(const Attributes& attributes) {
 }
 
 void require_same(const Input& a, const Input& b) {
-  require(a.shape == b.shape, "an elementwise kernel takes tensors of one shape, not ", to_string(a.shape), " and ",
-          to_string(b.shape));
+  require(a.shape == b.shape, "an elementwise kernel takes tensors of one shape, not ", to_string(a.shape),
+          " and ", to_string(b.shape));
 }
 
 void require_packed(const Input& m, int64_t count) {
-  require(m.shape == Shape{plane_words(count)}, count, " bits are packed in [", plane_words(count), "] words, not ",
-          to_string(m.shape));
+  require(m.shape == Shape{plane_words(count)}, count, " bits are packed in [", plane_words(count),
+          "] words, not ", to_string(m.shape));
 }
 
 class TruncateOpened {
@@ -101,8 +101,8 @@ class TruncateMultiplyBit {
     require_packed(m, opened.count);
     Word* out = context.output(opened.shape);
     parallel_ranges(opened.count, kGrain, kAlign, [&](int64_t begin, int64_t end) {
-      kernels().truncate_multiply_bit(opened.data, m.data, t.data, v.data, l.data, tl.data, vl.data, begin, end, shift_,
-                                      leader_, out);
+      kernels().truncate_multiply_bit(opened.data, m.data, t.data, v.data, l.data, tl.data, vl.data, begin,
+                                      end, shift_, leader_, out);
     });
   }
 

@@ -1,7 +1,8 @@
 // ShareflowGateProducts and ShareflowGate: the later steps of a comparison by masked evaluation.
 //
-// A gate of this radix joins neighbours: G' = XOR_k G_k & AND_{j>k} P_j and P' = AND_j P_j. Its inputs are v = m ^ l,
-// m public and l shared; it needs the products of l that isa/gates.cc lists. The last gate of a comparison gives G' alone.
+// A gate of this radix joins neighbours: G' = XOR_k G_k & AND_{j>k} P_j and P' = AND_j P_j. Its inputs are v
+// = m ^ l, m public and l shared; it needs the products of l that isa/gates.cc lists. The last gate of a
+// comparison gives G' alone.
 
 #include <algorithm>
 
@@ -84,8 +85,8 @@ class Gate : Gates {
   void compute(Context& context) const {
     const Input m = context.input(0), l = context.input(1), products = context.input(2);
     const int64_t k = gates(m.shape), width = m.shape[2];
-    require(l.shape == m.shape, "shares of gate masks must have the shape of the values, ", to_string(m.shape), ", not ",
-            to_string(l.shape));
+    require(l.shape == m.shape, "shares of gate masks must have the shape of the values, ",
+            to_string(m.shape), ", not ", to_string(l.shape));
     const Shape expected{gate_product_count(radix_, last_), k, width};
     require(products.shape == expected, "the shared products must have shape ", to_string(expected), ", not ",
             to_string(products.shape));

@@ -36,15 +36,16 @@ int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit;
 int64_t parts(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
 
 // Rows [i0, i1) and columns [j0, j1) of a product.
-void multiply_part(const Engine& engine, const Product& product, int64_t i0, int64_t i1, int64_t k, int64_t j0,
-                   int64_t j1, int64_t c_pitch) {
+void multiply_part(const Engine& engine, const Product& product, int64_t i0, int64_t i1, int64_t k,
+                   int64_t j0, int64_t j1, int64_t c_pitch) {
   thread_local Scratch packed, staged;
   const int64_t depth = std::min(k, engine.depth), n = j1 - j0;
   Word* b = packed.reserve(engine.packed_words(depth, n));
   Word* a = staged.reserve(engine.rows * engine.pitch);
   for (int64_t k0 = 0; k0 < k; k0 += engine.depth) {
     const int64_t kk = std::min(engine.depth, k - k0);
-    const Matrix part{product.b.data + k0 * product.b.row + j0 * product.b.column, product.b.row, product.b.column};
+    const Matrix part{product.b.data + k0 * product.b.row + j0 * product.b.column, product.b.row,
+                      product.b.column};
     engine.pack(part, kk, n, b);
     for (int64_t i = i0; i < i1; i += engine.rows) {
       const int rows = static_cast<int>(std::min<int64_t>(engine.rows, i1 - i));
@@ -75,26 +76,31 @@ void multiply(const std::vector<Product>& products, int64_t m, int64_t k, int64_
   }
   // The engine for deep products pads to its tiles: small ones are faster without.
   const Engine& engine = k >= 48 && m >= 16 && n >= 16 ? deep_engine() : shallow_engine();
-  // A block of B is packed for each part of the rows, and rows are staged for each part of the columns, so parts are
-  // large; but there should be a few for each thread.
+  // A block of B is packed for each part of the rows, and rows are staged for each part of the columns, so
+  // parts are large; but there should be a few for each thread.
   const int64_t count = static_cast<int64_t>(products.size());
   int64_t columns = std::min(engine.columns, round_up(n, 32));
-  int64_t rows = round_up(parts(m, std::max<int64_t>(1, (m + 96) / 192)), engine.rows);  // about 192, parts alike
+  const int64_t usual = std::max(192, 16 * engine.rows);
+  int64_t rows = round_up(parts(m, std::max<int64_t>(1, (m + usual / 2) / usual)), engine.rows);
   const int64_t work = count * m * k * n;
   if (work >= 2 * kWorkForThread) {
     const int64_t wanted = std::min<int64_t>(2 * thread_count(), work / kWorkForThread);
     while (count * parts(m, rows) * parts(n, columns) < wanted) {
-      if (columns >= rows && columns > 64) columns = round_up(columns / 2, 32);
-      else if (rows > 4 * engine.rows) rows = round_up(rows / 2, engine.rows);
-      else if (columns > 64) columns = round_up(columns / 2, 32);
-      else break;
+      if (columns >= rows && columns > 64)
+        columns = round_up(columns / 2, 32);
+      else if (rows > 4 * engine.rows)
+        rows = round_up(rows / 2, engine.rows);
+      else if (columns > 64)
+        columns = round_up(columns / 2, 32);
+      else
+        break;
     }
   }
   const int64_t down = parts(m, rows), across = parts(n, columns), tasks = count * down * across;
   const auto run = [&](int64_t task) {
     const int64_t i = task / across % down * rows, j = task % across * columns;
-    multiply_part(engine, products[task / (down * across)], i, std::min(m, i + rows), k, j, std::min(n, j + columns),
-                  c_pitch);
+    multiply_part(engine, products[task / (down * across)], i, std::min(m, i + rows), k, j,
+                  std::min(n, j + columns), c_pitch);
   };
   if (work < 2 * kWorkForThread) {
     for (int64_t task = 0; task < tasks; ++task) run(task);

@@ -1,8 +1,9 @@
 // ShareflowGroupProducts and ShareflowGroupPolynomials: the first step of a comparison by masked evaluation.
 //
-// For x = alpha + a and each group of bits, g_i = alpha_i & a_i and p_i = alpha_i ^ a_i give G = XOR_i g_i & AND_{j>i} p_j
-// (the group generates a carry) and P = AND_i p_i (it propagates one). Products [2^group - 1, groups, W]: entry s is the
-// AND of the bits i of a with bit i set in s + 1. Positions from `bits` on propagate: alpha_i = 1, a_i = 0.
+// For x = alpha + a and each group of bits, g_i = alpha_i & a_i and p_i = alpha_i ^ a_i give G = XOR_i g_i &
+// AND_{j>i} p_j (the group generates a carry) and P = AND_i p_i (it propagates one). Products [2^group - 1,
+// groups, W]: entry s is the AND of the bits i of a with bit i set in s + 1. Positions from `bits` on
+// propagate: alpha_i = 1, a_i = 0.
 
 #include "isa.h"
 #include "op.h"
@@ -70,7 +71,8 @@ class GroupPolynomials {
             to_string(products.shape));
     Word* out = context.output({2, groups_.groups, width});
     parallel_ranges(width, kGrain, kAlign, [&](int64_t begin, int64_t end) {
-      kernels().group_polynomials(alpha.data, alpha.count, begin, end, width, groups_, leader_, products.data, out);
+      kernels().group_polynomials(alpha.data, alpha.count, begin, end, width, groups_, leader_, products.data,
+                                  out);
     });
   }
 

@@ -1,8 +1,8 @@
 #include "isa.h"
 
 #include <atomic>
-#include <initializer_list>
 #include <cstring>
+#include <initializer_list>
 
 #ifdef SHAREFLOW_X86
 #include <cpuid.h>
@@ -56,7 +56,8 @@ bool has_avx2() {
 
 // AVX-512 F, DQ, BW, VL, VBMI and VAES: Ice Lake, Zen 4 and later. Older AVX-512 CPUs use the AVX2 kernels.
 bool has_avx512() {
-  return has_avx2() && all(cpuid(7, 0).ebx, {16, 17, 30, 31}) && all(cpuid(7, 0).ecx, {1, 9}) && system_saves(0xE6);
+  return has_avx2() && all(cpuid(7, 0).ebx, {16, 17, 30, 31}) && all(cpuid(7, 0).ecx, {1, 9}) &&
+         system_saves(0xE6);
 }
 
 #endif
@@ -125,7 +126,7 @@ SHAREFLOW_EXPORT const char* shareflow_available(int index) {
 
 SHAREFLOW_EXPORT const char* shareflow_instruction_set() { return shareflow::current().load()->name; }
 
-// Uses this instruction set from now on, for the whole process; "auto" is the best one. 0 if it is not supported.
+// Uses this instruction set from now on, in the whole process; "auto" is the best. 0 if it is not supported.
 SHAREFLOW_EXPORT int shareflow_use(const char* name) {
   using namespace shareflow;
   for (const Level& level : kLevels)

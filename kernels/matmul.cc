@@ -38,8 +38,10 @@ void multiply_few(Matrix a, Matrix b, int64_t m, int64_t k, int64_t n, Word* c, 
       for (int64_t i = 0; i < m; i += 4) {
         const int some = static_cast<int>(std::min<int64_t>(4, m - i));
         Word* to = c + i * c_pitch + j;
-        if (by_rows) kernels().few_rows(rows + i * k, some, k, b.data + j, b.row, columns, to, c_pitch);
-        else kernels().few_dots(rows + i * k, some, k, b.data + j * b.column, b.column, columns, to, c_pitch);
+        if (by_rows)
+          kernels().few_rows(rows + i * k, some, k, b.data + j, b.row, columns, to, c_pitch);
+        else
+          kernels().few_dots(rows + i * k, some, k, b.data + j * b.column, b.column, columns, to, c_pitch);
       }
     }
   });
@@ -69,8 +71,8 @@ class Matmul {
     const int64_t rows_b = b.shape[rank_b - 2], columns_b = b.shape[rank_b - 1];
     const int64_t m = transpose_a_ ? columns_a : rows_a, k = transpose_a_ ? rows_a : columns_a;
     const int64_t k_b = transpose_b_ ? columns_b : rows_b, n = transpose_b_ ? rows_b : columns_b;
-    require(k == k_b, "matmul takes equal inner dimensions, not ", k, " and ", k_b, " (shapes ", to_string(a.shape),
-            " and ", to_string(b.shape), ")");
+    require(k == k_b, "matmul takes equal inner dimensions, not ", k, " and ", k_b, " (shapes ",
+            to_string(a.shape), " and ", to_string(b.shape), ")");
 
     // The batch dimensions, aligned to the right; a size of 1 is repeated.
     const size_t batch_rank = std::max(rank_a, rank_b) - 2;
@@ -79,8 +81,9 @@ class Matmul {
     for (size_t i = batch_rank; i-- > 0;) {
       const int64_t at_a = i + rank_a - 2 < batch_rank ? 1 : a.shape[i + rank_a - 2 - batch_rank];
       const int64_t at_b = i + rank_b - 2 < batch_rank ? 1 : b.shape[i + rank_b - 2 - batch_rank];
-      require(at_a == at_b || at_a == 1 || at_b == 1, "matmul takes batch dimensions that broadcast, not those of ",
-              to_string(a.shape), " and ", to_string(b.shape));
+      require(at_a == at_b || at_a == 1 || at_b == 1,
+              "matmul takes batch dimensions that broadcast, not those of ", to_string(a.shape), " and ",
+              to_string(b.shape));
       result[i] = at_a == 1 ? at_b : at_a;
       step_a[i] = at_a == 1 ? 0 : size_a;
       step_b[i] = at_b == 1 ? 0 : size_b;
@@ -118,8 +121,12 @@ class Matmul {
   };
 
   void products(const std::vector<Operands>& list, int64_t m, int64_t k, int64_t n) const {
-    const auto matrix_a = [&](const Word* data) { return transpose_a_ ? Matrix{data, 1, m} : Matrix{data, k, 1}; };
-    const auto matrix_b = [&](const Word* data) { return transpose_b_ ? Matrix{data, 1, k} : Matrix{data, n, 1}; };
+    const auto matrix_a = [&](const Word* data) {
+      return transpose_a_ ? Matrix{data, 1, m} : Matrix{data, k, 1};
+    };
+    const auto matrix_b = [&](const Word* data) {
+      return transpose_b_ ? Matrix{data, 1, k} : Matrix{data, n, 1};
+    };
     if (m <= kFew && k > 0 && n > 1) {
       for (const Operands& item : list) multiply_few(matrix_a(item.a), matrix_b(item.b), m, k, n, item.c, n);
     } else if (n == 1 && k > 0) {  // a vector: c^T = b^T a^T

@@ -31,7 +31,8 @@ int64_t element_count(const Shape& shape) {
   int64_t count = 1;
   for (int64_t size : shape) {
     require(size >= 0, "a shape has no negative dimension: ", to_string(shape));
-    require(!__builtin_mul_overflow(count, size, &count), "a shape with too many elements: ", to_string(shape));
+    require(!__builtin_mul_overflow(count, size, &count),
+            "a shape with too many elements: ", to_string(shape));
   }
   require(count <= INT64_MAX / 8, "a shape with too many elements: ", to_string(shape));
   return count;
@@ -84,7 +85,8 @@ Input Context::input(int index) {
 Word* Context::output(const Shape& shape) {
   Status status;
   const size_t bytes = static_cast<size_t>(element_count(shape)) * sizeof(Word);
-  TF_Tensor* tensor = TF_AllocateOutput(context_, 0, TF_INT64, shape.data(), static_cast<int>(shape.size()), bytes, status);
+  TF_Tensor* tensor =
+      TF_AllocateOutput(context_, 0, TF_INT64, shape.data(), static_cast<int>(shape.size()), bytes, status);
   if (tensor != nullptr) held_.push_back(tensor);
   status.check();
   return static_cast<Word*>(TF_TensorData(tensor));

@@ -1,7 +1,7 @@
 // A thin C++ layer over TensorFlow's C API: one class template registers an op and its CPU kernel.
 //
-// Only C functions of TensorFlow are called, so the library does not depend on TensorFlow's C++ ABI. All tensors are
-// int64 and are handled as uint64_t, whose overflow is defined.
+// Only C functions of TensorFlow are called, so the library does not depend on TensorFlow's C++ ABI. All
+// tensors are int64 and are handled as uint64_t, whose overflow is defined.
 
 #pragma once
 
@@ -77,8 +77,8 @@ class Context {
   std::vector<TF_Tensor*> held_;
 };
 
-// What a shape function may know: ranks and dimensions of inputs (the C API does not show it the attributes, so
-// dimensions that follow from them are set in Python, where the op is called).
+// What a shape function may know: ranks and dimensions of inputs (the C API does not show it the attributes,
+// so dimensions that follow from them are set in Python, where the op is called).
 class ShapeInference {
  public:
   static constexpr int64_t kUnknown = -1;

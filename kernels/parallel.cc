@@ -54,7 +54,10 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       for (int64_t i = 0; i < helpers; ++i) queue_.push_back(job);
     }
-    if (helpers == 1) wake_.notify_one(); else wake_.notify_all();
+    if (helpers == 1)
+      wake_.notify_one();
+    else
+      wake_.notify_all();
     job->work();
     job->wait();
   }
@@ -107,7 +110,8 @@ void parallel(int64_t count, const std::function<void(int64_t)>& task) {
   Pool::instance().run(job);
 }
 
-void parallel_ranges(int64_t size, int64_t grain, int64_t align, const std::function<void(int64_t, int64_t)>& body) {
+void parallel_ranges(int64_t size, int64_t grain, int64_t align,
+                     const std::function<void(int64_t, int64_t)>& body) {
   if (size <= 0) return;
   // A few ranges a thread, so that a thread that is late does not hold up the others.
   const int64_t wanted = std::min<int64_t>(size / std::max<int64_t>(grain, 1), int64_t{4} * thread_count());

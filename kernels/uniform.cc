@@ -1,7 +1,7 @@
 // ShareflowUniform: a stream of uniform words, AES-128 in counter mode.
 //
-// key [2]: the 16 bytes of two little-endian words. Block b encrypts the 128-bit little-endian integer with low word
-// stream << 32 | b and high word execution; the two words of its ciphertext are elements 2 b and 2 b + 1.
+// key [2]: the 16 bytes of two little-endian words. Block b encrypts the 128-bit little-endian integer with
+// low word stream << 32 | b and high word execution; its two words are elements 2 b and 2 b + 1.
 
 #include "isa.h"
 #include "op.h"
@@ -31,9 +31,11 @@ class Uniform {
   void compute(Context& context) const {
     const Input key = context.input(0), execution = context.input(1), stream = context.input(2);
     require(key.shape == Shape{2}, "a key has shape [2], not ", to_string(key.shape));
-    require(execution.shape.empty() && stream.shape.empty(), "execution and stream are scalars, not of shapes ",
-            to_string(execution.shape), " and ", to_string(stream.shape));
-    require(*stream.data < Word{1} << 31, "a stream id must be in [0, 2^31), not ", static_cast<int64_t>(*stream.data));
+    require(execution.shape.empty() && stream.shape.empty(),
+            "execution and stream are scalars, not of shapes ", to_string(execution.shape), " and ",
+            to_string(stream.shape));
+    require(*stream.data < Word{1} << 31, "a stream id must be in [0, 2^31), not ",
+            static_cast<int64_t>(*stream.data));
     Word* out = context.output(shape_);
     // Ranges begin at multiples of 1024 elements, as the kernels ask (512 blocks).
     parallel_ranges(element_count(shape_), 1 << 15, 1024, [&](int64_t begin, int64_t end) {

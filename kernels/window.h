@@ -23,8 +23,8 @@ class Window {
       : strides_(attributes.integers("strides")),
         padding_(attributes.integers("padding")),
         dilations_(attributes.integers("dilations")) {
-    require(strides_.size() == 2 && strides_[0] >= 1 && strides_[1] >= 1, "strides must be two numbers of at least 1, not ",
-            to_string(strides_));
+    require(strides_.size() == 2 && strides_[0] >= 1 && strides_[1] >= 1,
+            "strides must be two numbers of at least 1, not ", to_string(strides_));
     require(dilations_.size() == 2 && dilations_[0] >= 1 && dilations_[1] >= 1,
             "dilations must be two numbers of at least 1, not ", to_string(dilations_));
     require(padding_.size() == 4, "padding must be four numbers, not ", to_string(padding_));
@@ -33,13 +33,19 @@ class Window {
 
   // The vertical axis (0) or the horizontal one (1).
   Axis axis(const Shape& image, const Shape& filter, int index) const {
-    Axis axis{image[1 + index], filter[index], strides_[index], padding_[2 * index], padding_[2 * index + 1],
-              dilations_[index], 0};
-    require(axis.window >= 1, "a filter window must hold at least one element, not shape ", to_string(filter));
+    Axis axis{image[1 + index],
+              filter[index],
+              strides_[index],
+              padding_[2 * index],
+              padding_[2 * index + 1],
+              dilations_[index],
+              0};
+    require(axis.window >= 1, "a filter window must hold at least one element, not shape ",
+            to_string(filter));
     const int64_t span = (axis.window - 1) * axis.dilation + 1;
     axis.out = axis.size + axis.before + axis.after - span + axis.stride;
-    require(axis.out >= 0, "the window of ", to_string(filter), " is larger than the padded image ", to_string(image),
-            " with padding ", to_string(padding_));
+    require(axis.out >= 0, "the window of ", to_string(filter), " is larger than the padded image ",
+            to_string(image), " with padding ", to_string(padding_));
     axis.out /= axis.stride;
     return axis;
   }

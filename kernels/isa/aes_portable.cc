@@ -9,12 +9,13 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
-// The S-box of 113 gates: J. Boyar and R. Peralta, "A depth-16 circuit for the AES S-box", 2011; their letters.
+// The S-box in 113 gates: J. Boyar, R. Peralta, "A depth-16 circuit for the AES S-box", 2011; their letters.
 template <class T>
 inline void substitute(T* q) {
   const T x0 = q[7], x1 = q[6], x2 = q[5], x3 = q[4], x4 = q[3], x5 = q[2], x6 = q[1], x7 = q[0];
   const T y14 = x3 ^ x5, y13 = x0 ^ x6, y9 = x0 ^ x3, y8 = x0 ^ x5, t0 = x1 ^ x2, y1 = t0 ^ x7, y4 = y1 ^ x3;
-  const T y12 = y13 ^ y14, y2 = y1 ^ x0, y5 = y1 ^ x6, y3 = y5 ^ y8, t1 = x4 ^ y12, y15 = t1 ^ x5, y20 = t1 ^ x1;
+  const T y12 = y13 ^ y14, y2 = y1 ^ x0, y5 = y1 ^ x6, y3 = y5 ^ y8, t1 = x4 ^ y12, y15 = t1 ^ x5,
+          y20 = t1 ^ x1;
   const T y6 = y15 ^ x7, y10 = y15 ^ t0, y11 = y20 ^ y9, y7 = x7 ^ y11, y17 = y10 ^ y11, y19 = y10 ^ y8;
   const T y16 = t0 ^ y11, y21 = y13 ^ y16, y18 = x0 ^ y16;
 
@@ -97,7 +98,7 @@ void uniform(const Word key[2], Word execution, Word stream, Word block, Word* o
   constexpr int kBlocks = 64 * kTile;
   for (; count > 0; count -= 2 * kBlocks, out += 2 * kBlocks, block += kBlocks) {
     State state;
-    // Lane q holds blocks block + 64 q ..: of the counter, the bits below 2^6 follow a pattern, the others are constant.
+    // Lane q holds the blocks from block + 64 q on: counter bits below 2^6 follow a pattern.
     const Vector low = fill<Vector>(stream << 32 | block) + Lanes<Vector>::index() * 64;
     for (int bit = 0; bit < 128; ++bit) {
       Vector& plane = state[bit / 8][bit % 8];

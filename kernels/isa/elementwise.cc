@@ -51,8 +51,8 @@ void truncate_opened(const Word* opened, const Word* t, const Word* v, int64_t b
   });
 }
 
-void multiply_bit(const Word* alpha, const Word* a, const Word* m, const Word* l, const Word* al, int64_t begin,
-                  int64_t end, bool leader, Word* out) {
+void multiply_bit(const Word* alpha, const Word* a, const Word* m, const Word* l, const Word* al,
+                  int64_t begin, int64_t end, bool leader, Word* out) {
   const Word lead = leader ? ~Word{0} : 0;
   each(begin, end, [=](auto kind, int64_t i) {
     using T = decltype(kind);

@@ -1,7 +1,8 @@
 // The gates of a comparison: (G', P') of `radix` neighbours.
 //
-// Products come in this order: l_G[k] with each nonempty set of {l_P[j] : j > k}, for k = 0 .. radix-2; then the sets of
-// two or more of the l_P, without l_P[0] when the gate is the last. Within each part the bit masks of the sets increase.
+// Products come in this order: l_G[k] with each nonempty set of {l_P[j] : j > k}, for k = 0 .. radix-2; then
+// the sets of two or more of the l_P, without l_P[0] when the gate is the last. Within each part the bit
+// masks of the sets increase.
 
 #include "functions.h"
 #include "vector.h"
@@ -14,7 +15,8 @@ namespace {
 inline bool is_product(int set, bool last) { return (set & (set - 1)) != 0 && !(last && (set & 1)); }
 
 template <int kRadix, bool kLast>
-void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t end, int64_t width, Word* out) {
+void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t end, int64_t width,
+                 Word* out) {
   const Word* l_g = l + t * kRadix * width;
   const Word* l_p = l_g + gates * kRadix * width;
   const int64_t row = gates * width;
@@ -47,8 +49,8 @@ void products_of(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t
 }
 
 template <int kRadix, bool kLast>
-void gate_of(const Word* m, const Word* l, const Word* products, int64_t gates, int64_t t, int64_t begin, int64_t end,
-             int64_t width, bool leader, Word* out) {
+void gate_of(const Word* m, const Word* l, const Word* products, int64_t gates, int64_t t, int64_t begin,
+             int64_t end, int64_t width, bool leader, Word* out) {
   const int64_t row = gates * width;
   const Word *m_g = m + t * kRadix * width, *m_p = m_g + row * kRadix;
   const Word *l_g = l + t * kRadix * width, *l_p = l_g + row * kRadix;
@@ -98,24 +100,31 @@ void gate_of(const Word* m, const Word* l, const Word* products, int64_t gates, 
 
 }  // namespace
 
-#define SHAREFLOW_BY_RADIX(function, ...)                                                            \
-  switch (radix) {                                                                                   \
-    case 2: return last ? function<2, true>(__VA_ARGS__) : function<2, false>(__VA_ARGS__);          \
-    case 3: return last ? function<3, true>(__VA_ARGS__) : function<3, false>(__VA_ARGS__);          \
-    case 4: return last ? function<4, true>(__VA_ARGS__) : function<4, false>(__VA_ARGS__);          \
-    case 5: return last ? function<5, true>(__VA_ARGS__) : function<5, false>(__VA_ARGS__);          \
-    case 6: return last ? function<6, true>(__VA_ARGS__) : function<6, false>(__VA_ARGS__);          \
-    case 7: return last ? function<7, true>(__VA_ARGS__) : function<7, false>(__VA_ARGS__);          \
-    default: return last ? function<8, true>(__VA_ARGS__) : function<8, false>(__VA_ARGS__);         \
+#define SHAREFLOW_BY_RADIX(function, ...)                                             \
+  switch (radix) {                                                                    \
+    case 2:                                                                           \
+      return last ? function<2, true>(__VA_ARGS__) : function<2, false>(__VA_ARGS__); \
+    case 3:                                                                           \
+      return last ? function<3, true>(__VA_ARGS__) : function<3, false>(__VA_ARGS__); \
+    case 4:                                                                           \
+      return last ? function<4, true>(__VA_ARGS__) : function<4, false>(__VA_ARGS__); \
+    case 5:                                                                           \
+      return last ? function<5, true>(__VA_ARGS__) : function<5, false>(__VA_ARGS__); \
+    case 6:                                                                           \
+      return last ? function<6, true>(__VA_ARGS__) : function<6, false>(__VA_ARGS__); \
+    case 7:                                                                           \
+      return last ? function<7, true>(__VA_ARGS__) : function<7, false>(__VA_ARGS__); \
+    default:                                                                          \
+      return last ? function<8, true>(__VA_ARGS__) : function<8, false>(__VA_ARGS__); \
   }
 
-void gate_products(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t end, int64_t width, int radix,
-                   bool last, Word* products) {
+void gate_products(const Word* l, int64_t gates, int64_t t, int64_t begin, int64_t end, int64_t width,
+                   int radix, bool last, Word* products) {
   SHAREFLOW_BY_RADIX(products_of, l, gates, t, begin, end, width, products)
 }
 
-void gate(const Word* m, const Word* l, const Word* products, int64_t gates, int64_t t, int64_t begin, int64_t end,
-          int64_t width, int radix, bool last, bool leader, Word* out) {
+void gate(const Word* m, const Word* l, const Word* products, int64_t gates, int64_t t, int64_t begin,
+          int64_t end, int64_t width, int radix, bool last, bool leader, Word* out) {
   SHAREFLOW_BY_RADIX(gate_of, m, l, products, gates, t, begin, end, width, leader, out)
 }
 

@@ -7,11 +7,12 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
-// Tiles worked on together: long runs in each of the many rows, which are the limit; their planes fit the L2 cache.
+// Tiles worked on together: long runs in each of the many rows, the limit; their planes fit the L2 cache.
 constexpr int kRun = 128 / kTile;
 
 template <int kGroup>
-void products_of(const Word* a, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape, Word* out) {
+void products_of(const Word* a, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape,
+                 Word* out) {
   constexpr int kSets = 1 << kGroup;
   const int64_t row = shape.groups * width;
   const bool past = past_caches(out, width, (kSets - 1) * row);
@@ -69,24 +70,35 @@ void polynomials_of(const Word* alpha, int64_t count, int64_t begin, int64_t end
 
 }  // namespace
 
-void group_products(const Word* a, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape, Word* out) {
+void group_products(const Word* a, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape,
+                    Word* out) {
   switch (shape.group) {
-    case 2: return products_of<2>(a, count, begin, end, width, shape, out);
-    case 3: return products_of<3>(a, count, begin, end, width, shape, out);
-    case 4: return products_of<4>(a, count, begin, end, width, shape, out);
-    case 5: return products_of<5>(a, count, begin, end, width, shape, out);
-    default: return products_of<6>(a, count, begin, end, width, shape, out);
+    case 2:
+      return products_of<2>(a, count, begin, end, width, shape, out);
+    case 3:
+      return products_of<3>(a, count, begin, end, width, shape, out);
+    case 4:
+      return products_of<4>(a, count, begin, end, width, shape, out);
+    case 5:
+      return products_of<5>(a, count, begin, end, width, shape, out);
+    default:
+      return products_of<6>(a, count, begin, end, width, shape, out);
   }
 }
 
-void group_polynomials(const Word* alpha, int64_t count, int64_t begin, int64_t end, int64_t width, Groups shape,
-                       bool leader, const Word* products, Word* out) {
+void group_polynomials(const Word* alpha, int64_t count, int64_t begin, int64_t end, int64_t width,
+                       Groups shape, bool leader, const Word* products, Word* out) {
   switch (shape.group) {
-    case 2: return polynomials_of<2>(alpha, count, begin, end, width, shape, leader, products, out);
-    case 3: return polynomials_of<3>(alpha, count, begin, end, width, shape, leader, products, out);
-    case 4: return polynomials_of<4>(alpha, count, begin, end, width, shape, leader, products, out);
-    case 5: return polynomials_of<5>(alpha, count, begin, end, width, shape, leader, products, out);
-    default: return polynomials_of<6>(alpha, count, begin, end, width, shape, leader, products, out);
+    case 2:
+      return polynomials_of<2>(alpha, count, begin, end, width, shape, leader, products, out);
+    case 3:
+      return polynomials_of<3>(alpha, count, begin, end, width, shape, leader, products, out);
+    case 4:
+      return polynomials_of<4>(alpha, count, begin, end, width, shape, leader, products, out);
+    case 5:
+      return polynomials_of<5>(alpha, count, begin, end, width, shape, leader, products, out);
+    default:
+      return polynomials_of<6>(alpha, count, begin, end, width, shape, leader, products, out);
   }
 }
 

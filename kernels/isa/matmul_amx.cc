@@ -1,8 +1,9 @@
 // Matrix products on AMX int8 tiles.
 //
-// Words are split in 8 bytes ("limbs"): a = sum_l a_l 2^(8 l). Then a b = sum_s 2^(8 s) sum_{l <= s} a_l b_(s-l) mod 2^64:
-// 36 products of byte matrices, summed in 32 bits for each s. Of a sum s only the low 64 - 8 s bits count, so a 32-bit
-// wrap matters for s < 4 alone, where sums stay below 4 * depth * 255^2 < 2^32.
+// Words are split in 8 bytes ("limbs"), a = sum_l a_l 2^(8 l), so that mod 2^64
+//   a b = sum_{s < 8} 2^(8 s) sum_{l <= s} a_l b_(s-l):
+// 36 products of byte matrices, summed in 32 bits for each s. Of sum s only the low 64 - 8 s bits count, so a
+// 32-bit wrap matters for s < 4 alone, where sums stay below 4 * depth * 255^2 < 2^32.
 
 #include <immintrin.h>
 
@@ -17,7 +18,7 @@ namespace {
 constexpr int kRows = 32;
 constexpr int64_t kDepth = 512;
 constexpr int64_t kPitch = kDepth + 8;
-constexpr int kInner = 64;       // bytes of a tile's row: the inner dimension of one tile product
+constexpr int kInner = 64;  // bytes of a tile's row: the inner dimension of one tile product
 constexpr int kTileBytes = 1024;
 constexpr int kStepBytes = 8 * kTileBytes;  // the eight limbs of a 16 x 64 block of a, or 64 x 16 block of b
 
@@ -26,8 +27,9 @@ inline int64_t steps(int64_t k) { return (k + kInner - 1) / kInner; }
 // Byte l of eight words -> word l of the result.
 inline __m512i split_limbs(__m512i words) {
   alignas(64) static constexpr uint8_t kIndex[64] = {
-      0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57, 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59,
-      4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61, 6, 14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63};
+      0,  8,  16, 24, 32, 40, 48, 56, 1,  9,  17, 25, 33, 41, 49, 57, 2,  10, 18, 26, 34, 42,
+      50, 58, 3,  11, 19, 27, 35, 43, 51, 59, 4,  12, 20, 28, 36, 44, 52, 60, 5,  13, 21, 29,
+      37, 45, 53, 61, 6,  14, 22, 30, 38, 46, 54, 62, 7,  15, 23, 31, 39, 47, 55, 63};
   return _mm512_permutexvar_epi8(_mm512_load_si512(kIndex), words);
 }
 
@@ -52,7 +54,8 @@ void pack_rows(const Word* a, int rows, int64_t k, uint8_t* packed) {
 
 int64_t packed_words(int64_t k, int64_t n) { return (n + 15) / 16 * steps(k) * (kStepBytes / 8); }
 
-// Panels of 16 columns; for each step eight tiles, whose row r holds for each column the bytes of b's rows 4r .. 4r+3.
+// Panels of 16 columns; for each step eight tiles, whose row r holds, column by column, the bytes of the rows
+// 4r .. 4r+3 of b.
 void pack(Matrix b, int64_t k, int64_t n, Word* out) {
   uint8_t* packed = reinterpret_cast<uint8_t*>(out);
   for (int64_t j = 0; j < n; j += 16)
@@ -83,7 +86,7 @@ inline void add_tile(const uint32_t* tile, int s, Word* sum) {
     }
 }
 
-// sum [32][32] = two row tiles of a by two column tiles of b; kLower, kRight: whether the second ones are there.
+// sum [32][32] = two row tiles of a by two column tiles of b, the second ones if kLower, kRight.
 template <bool kLower, bool kRight>
 void block(const uint8_t* a, const uint8_t* b, int64_t count, Word* sum) {
   const uint8_t *a1 = a + count * kStepBytes, *b1 = b + count * kStepBytes;
@@ -96,7 +99,8 @@ void block(const uint8_t* a, const uint8_t* b, int64_t count, Word* sum) {
     if (kLower && kRight) SHAREFLOW_TILE_ZERO(3);
     for (int64_t step = 0; step < count; ++step)
       for (int l = 0; l <= s; ++l) {
-        const int64_t of_a = step * kStepBytes + l * kTileBytes, of_b = step * kStepBytes + (s - l) * kTileBytes;
+        const int64_t of_a = step * kStepBytes + l * kTileBytes,
+                      of_b = step * kStepBytes + (s - l) * kTileBytes;
         SHAREFLOW_TILE_LOAD(4, a + of_a);
         SHAREFLOW_TILE_LOAD(6, b + of_b);
         SHAREFLOW_TILE_MULTIPLY(0, 4, 6);
@@ -139,10 +143,14 @@ void multiply(const Word* a, int rows, int64_t k, const Word* packed, int64_t n,
   for (int64_t j = 0; j < n; j += 32, b += 2 * count * kStepBytes) {
     alignas(64) Word sum[32 * 32];
     const bool right = n - j > 16;
-    if (lower && right) block<true, true>(rows_of_a, b, count, sum);
-    else if (lower) block<true, false>(rows_of_a, b, count, sum);
-    else if (right) block<false, true>(rows_of_a, b, count, sum);
-    else block<false, false>(rows_of_a, b, count, sum);
+    if (lower && right)
+      block<true, true>(rows_of_a, b, count, sum);
+    else if (lower)
+      block<true, false>(rows_of_a, b, count, sum);
+    else if (right)
+      block<false, true>(rows_of_a, b, count, sum);
+    else
+      block<false, false>(rows_of_a, b, count, sum);
     const int64_t columns = least(32, n - j);
     for (int r = 0; r < rows; ++r)
       for (int64_t q = 0; q < columns; ++q) {

@@ -1,7 +1,8 @@
 // Matrix products with AVX2, which has no 64-bit multiplication.
 //
-// With halves a = a1 2^32 + a0 and b = b1 2^32 + b0: a b = a0 b0 + 2^32 (a1 b0 + a0 b1) mod 2^64. The two sums are kept
-// apart; of the second only the low 32 bits count, so one 32-bit multiplication of a with the swapped b gives both terms.
+// With halves a = a1 2^32 + a0 and b = b1 2^32 + b0: a b = a0 b0 + 2^32 (a1 b0 + a0 b1) mod 2^64. The two
+// sums are kept apart; of the second only the low 32 bits count, so one 32-bit multiplication of a with the
+// swapped b gives both terms.
 
 #include <immintrin.h>
 

@@ -9,7 +9,7 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
-constexpr int kRows = 12;     // 24 accumulators, two registers of b, the rest for broadcasts
+constexpr int kRows = 12;  // 24 accumulators, two registers of b, the rest for broadcasts
 constexpr int kColumns = 16;
 
 template <int kR, int kV>
@@ -38,10 +38,18 @@ void block(const Word* a, int64_t k, const Word* b, int64_t n, Word* c, int64_t 
 
 using Block = void (*)(const Word*, int64_t, const Word*, int64_t, Word*, int64_t, bool);
 constexpr Block kBlocks[kRows + 1][2] = {
-    {nullptr, nullptr},       {&block<1, 1>, &block<1, 2>},   {&block<2, 1>, &block<2, 2>},
-    {&block<3, 1>, &block<3, 2>},   {&block<4, 1>, &block<4, 2>},   {&block<5, 1>, &block<5, 2>},
-    {&block<6, 1>, &block<6, 2>},   {&block<7, 1>, &block<7, 2>},   {&block<8, 1>, &block<8, 2>},
-    {&block<9, 1>, &block<9, 2>},   {&block<10, 1>, &block<10, 2>}, {&block<11, 1>, &block<11, 2>},
+    {nullptr, nullptr},
+    {&block<1, 1>, &block<1, 2>},
+    {&block<2, 1>, &block<2, 2>},
+    {&block<3, 1>, &block<3, 2>},
+    {&block<4, 1>, &block<4, 2>},
+    {&block<5, 1>, &block<5, 2>},
+    {&block<6, 1>, &block<6, 2>},
+    {&block<7, 1>, &block<7, 2>},
+    {&block<8, 1>, &block<8, 2>},
+    {&block<9, 1>, &block<9, 2>},
+    {&block<10, 1>, &block<10, 2>},
+    {&block<11, 1>, &block<11, 2>},
     {&block<12, 1>, &block<12, 2>},
 };
 

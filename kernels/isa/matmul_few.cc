@@ -1,4 +1,4 @@
-// Products with a few rows, limited by memory: each element of b is read once, where it lies. And depthwise windows.
+// Products with a few rows, limited by memory: each element of b is read once, in place. Depthwise windows.
 
 #include "functions.h"
 #include "vector.h"
@@ -10,7 +10,8 @@ namespace {
 constexpr int kRows = 8;  // of b, met by one pass over c
 
 template <int kM, int kK>
-void add_rows(const Word* a, int64_t a_pitch, const Word* b, int64_t b_pitch, int64_t n, Word* c, int64_t c_pitch) {
+void add_rows(const Word* a, int64_t a_pitch, const Word* b, int64_t b_pitch, int64_t n, Word* c,
+              int64_t c_pitch) {
   each(0, n, [=](auto kind, int64_t j) {
     using T = decltype(kind);
     T sum[kM];
@@ -27,7 +28,8 @@ template <int kM>
 void rows_of(const Word* a, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c, int64_t c_pitch) {
   for (int i = 0; i < kM; ++i) std::memset(c + i * c_pitch, 0, n * sizeof(Word));
   int64_t done = 0;
-  for (; done + kRows <= k; done += kRows) add_rows<kM, kRows>(a + done, k, b + done * b_pitch, b_pitch, n, c, c_pitch);
+  for (; done + kRows <= k; done += kRows)
+    add_rows<kM, kRows>(a + done, k, b + done * b_pitch, b_pitch, n, c, c_pitch);
   for (; done < k; ++done) add_rows<kM, 1>(a + done, k, b + done * b_pitch, b_pitch, n, c, c_pitch);
 }
 
@@ -50,7 +52,8 @@ void dots_of(const Word* a, int64_t k, const Word* b, int64_t b_pitch, Word* c, 
 }
 
 template <int kM>
-void all_dots_of(const Word* a, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c, int64_t c_pitch) {
+void all_dots_of(const Word* a, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c,
+                 int64_t c_pitch) {
   int64_t j = 0;
   for (; j + 4 <= n; j += 4) dots_of<kM, 4>(a, k, b + j * b_pitch, b_pitch, c + j, c_pitch);
   for (; j < n; ++j) dots_of<kM, 1>(a, k, b + j * b_pitch, b_pitch, c + j, c_pitch);
@@ -58,25 +61,36 @@ void all_dots_of(const Word* a, int64_t k, const Word* b, int64_t b_pitch, int64
 
 }  // namespace
 
-void few_rows(const Word* a, int m, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c, int64_t c_pitch) {
+void few_rows(const Word* a, int m, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c,
+              int64_t c_pitch) {
   switch (m) {
-    case 1: return rows_of<1>(a, k, b, b_pitch, n, c, c_pitch);
-    case 2: return rows_of<2>(a, k, b, b_pitch, n, c, c_pitch);
-    case 3: return rows_of<3>(a, k, b, b_pitch, n, c, c_pitch);
-    case 4: return rows_of<4>(a, k, b, b_pitch, n, c, c_pitch);
+    case 1:
+      return rows_of<1>(a, k, b, b_pitch, n, c, c_pitch);
+    case 2:
+      return rows_of<2>(a, k, b, b_pitch, n, c, c_pitch);
+    case 3:
+      return rows_of<3>(a, k, b, b_pitch, n, c, c_pitch);
+    case 4:
+      return rows_of<4>(a, k, b, b_pitch, n, c, c_pitch);
   }
 }
 
-void few_dots(const Word* a, int m, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c, int64_t c_pitch) {
+void few_dots(const Word* a, int m, int64_t k, const Word* b, int64_t b_pitch, int64_t n, Word* c,
+              int64_t c_pitch) {
   switch (m) {
-    case 1: return all_dots_of<1>(a, k, b, b_pitch, n, c, c_pitch);
-    case 2: return all_dots_of<2>(a, k, b, b_pitch, n, c, c_pitch);
-    case 3: return all_dots_of<3>(a, k, b, b_pitch, n, c, c_pitch);
-    case 4: return all_dots_of<4>(a, k, b, b_pitch, n, c, c_pitch);
+    case 1:
+      return all_dots_of<1>(a, k, b, b_pitch, n, c, c_pitch);
+    case 2:
+      return all_dots_of<2>(a, k, b, b_pitch, n, c, c_pitch);
+    case 3:
+      return all_dots_of<3>(a, k, b, b_pitch, n, c, c_pitch);
+    case 4:
+      return all_dots_of<4>(a, k, b, b_pitch, n, c, c_pitch);
   }
 }
 
-void depthwise(const Word* const* x, const Word* const* w, int taps, int64_t channels, int64_t multiplier, Word* out) {
+void depthwise(const Word* const* x, const Word* const* w, int taps, int64_t channels, int64_t multiplier,
+               Word* out) {
   if (multiplier == 1) {
     each(0, channels, [=](auto kind, int64_t c) {
       using T = decltype(kind);

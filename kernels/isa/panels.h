@@ -1,4 +1,4 @@
-// What the engines of vector instructions share: B packed in panels of kColumns columns, the last one narrower.
+// What the engines of vector instructions share: B in panels of kColumns columns, the last narrower.
 
 #pragma once
 
@@ -13,9 +13,7 @@ constexpr int64_t kDepth = 256;
 constexpr int64_t kPitch = kDepth + 8;
 
 // The width in which n columns are stored: a last panel is rounded up to a whole register.
-inline int64_t stored_columns(int64_t n) {
-  return (n + kLanes - 1) / kLanes * kLanes;
-}
+inline int64_t stored_columns(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 template <int kColumns>
 int64_t packed_words(int64_t k, int64_t n) {
@@ -30,7 +28,8 @@ void pack(Matrix b, int64_t k, int64_t n, Word* packed) {
     const Word* from = b.data + j * b.column;
     if (used < width) std::memset(packed, 0, k * width * sizeof(Word));
     if (b.column == 1 && used == kColumns) {
-      for (int64_t i = 0; i < k; ++i) std::memcpy(packed + i * kColumns, from + i * b.row, kColumns * sizeof(Word));
+      for (int64_t i = 0; i < k; ++i)
+        std::memcpy(packed + i * kColumns, from + i * b.row, kColumns * sizeof(Word));
     } else if (b.column == 1) {
       for (int64_t i = 0; i < k; ++i)
         for (int64_t q = 0; q < used; ++q) packed[i * width + q] = from[i * b.row + q];

@@ -1,5 +1,5 @@
-// The tile registers that the AMX engine uses: eight, of 16 rows of 64 bytes. Either the CPU's, or, to test the engine
-// on a CPU without them (SHAREFLOW_EMULATED_TILES), a software model of the same instructions.
+// The tile registers that the AMX engine uses: eight, of 16 rows of 64 bytes. Either the CPU's, or, to test
+// the engine on a CPU without them (SHAREFLOW_EMULATED_TILES), a software model of the same instructions.
 
 #pragma once
 

@@ -1,8 +1,8 @@
 // A vector of words as wide as the instruction set's registers, and loops over it.
 //
-// Kernels are written once, on a type T that is Vector or, for the last few elements, Word: the operators are the same.
-// Files that are compiled for an instruction set keep to <cstdint>-like headers and to functions of internal linkage:
-// an inline function of a shared header could otherwise be merged with its twin of another instruction set.
+// Kernels are written once, on a type T that is Vector or, for the last few elements, Word: the operators are
+// the same. Files that are compiled for an instruction set keep to <cstdint>-like headers and to functions of
+// internal linkage: an inline function of a shared header could be merged with its twin of another set.
 
 #pragma once
 
@@ -56,18 +56,25 @@ struct Lanes<Word> {
 };
 
 template <class T>
-inline T load(const Word* p) { return Lanes<T>::load(p); }
+inline T load(const Word* p) {
+  return Lanes<T>::load(p);
+}
 template <class T>
-inline void store(Word* p, T x) { Lanes<T>::store(p, x); }
+inline void store(Word* p, T x) {
+  Lanes<T>::store(p, x);
+}
 template <class T>
-inline T fill(Word x) { return Lanes<T>::fill(x); }
+inline T fill(Word x) {
+  return Lanes<T>::fill(x);
+}
 
-// Whether rows of `width` words from `out` on, `total` words in all, are written past the caches with `put`: then lines
-// are not read before they are overwritten, nor evicted one by one. Not for small outputs, which the next op finds in
-// the cache; and not in pieces of a quarter of a line.
+// Whether rows of `width` words from `out` on, `total` words in all, are written past the caches with `put`:
+// then lines are not read before they are overwritten, nor evicted one by one. Not for small outputs, which
+// the next op finds in the cache; and not in pieces of a quarter of a line.
 inline bool past_caches(const Word* out, int64_t width, int64_t total) {
   constexpr int64_t kSmall = int64_t{1} << 19;
-  return kLanes >= 4 && total >= kSmall && width % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % sizeof(Vector) == 0;
+  return kLanes >= 4 && total >= kSmall && width % kLanes == 0 &&
+         reinterpret_cast<uintptr_t>(out) % sizeof(Vector) == 0;
 }
 inline void put(Word* out, Vector x, bool past) {
 #if defined(__SSE2__)
