@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ __all__ = [
     "words",
 ]
 
-LIBRARY = Path(__file__).with_name("_shareflow_kernels.so")
+LIBRARY = "_shareflow_kernels.so"
 REFERENCE = "tensorflow"
 INSTRUCTION_SETS = ("amx", "avx512", "avx2", "portable", REFERENCE)
 
@@ -82,7 +83,16 @@ class _Library:
         return bool(self._use(name.encode()))
 
 
-def _load(path: Path, asked: str) -> _Library | None:
+def _find() -> Path:
+    """Where the library is: beside this file, or, in an editable install, in the package's other folder."""
+    folders = [Path(folder) for folder in sys.modules[__package__].__path__]
+    for folder in folders:
+        if (folder / LIBRARY).exists():
+            return folder / LIBRARY
+    raise FileNotFoundError(f"there is no {LIBRARY} in {' or '.join(map(str, folders))}")
+
+
+def _load(asked: str) -> _Library | None:
     """The library, set to what SHAREFLOW_KERNELS asks; None for the reference."""
     if asked not in ("auto", *INSTRUCTION_SETS):
         choices = ", ".join(("auto", *INSTRUCTION_SETS))
@@ -91,10 +101,8 @@ def _load(path: Path, asked: str) -> _Library | None:
         return None
     build = "Build it with `pip install .` in the root of the source tree; docs/kernels.md tells how."
     try:
-        if not path.exists():
-            raise FileNotFoundError(f"there is no {path.name} beside {Path(__file__).name}")
-        library = _Library(path)
-    except (OSError, tf.errors.OpError) as error:
+        library = _Library(_find())
+    except (OSError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         if asked != "auto":
             text = f"SHAREFLOW_KERNELS={asked} needs the native kernels, which are not loaded: {reason}. {build}"
@@ -113,7 +121,7 @@ def _load(path: Path, asked: str) -> _Library | None:
     return library
 
 
-_library = _load(LIBRARY, os.environ.get("SHAREFLOW_KERNELS") or "auto")
+_library = _load(os.environ.get("SHAREFLOW_KERNELS") or "auto")
 _native = _library is not None
 
 
