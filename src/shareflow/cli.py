@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from shareflow.errors import DataError, ShareflowError
 
@@ -16,12 +18,40 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+# A terminal's worth of predictions; a file takes all of them.
+_SHOWN_ROWS = 100
+
+_PREDICT_EXAMPLES = (
+    "**Examples**\n\n"
+    "`shareflow predict digits.keras scans/` predicts every PNG and JPEG of a folder.\n\n"
+    "`shareflow predict digits.keras batch.npy --out scores.npy --batch-size 100` keeps the scores."
+)
+_DEMO_EXAMPLE = "**Example**\n\n`shareflow demo --data mnist.npz --images 1000`"
+
+
+class _Commands(TyperGroup):
+    """Commands of which an error of shareflow ends with its text alone, and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShareflowError as error:
+            console = Console(stderr=True)
+            console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+            console.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(1) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Private machine learning in TensorFlow on secret shares.",
+    epilog="**Examples**\n\n"
+    "`shareflow demo` trains on handwritten digits and predicts them privately.\n\n"
+    "`shareflow predict digits.keras scans/` predicts a folder of images with a model of yours.",
 )
 
 MODEL_OWNER, CLIENT = "model-owner", "client"
@@ -33,11 +63,7 @@ def _command() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-@app.command(
-    epilog="**Examples**\n\n"
-    "`shareflow predict digits.keras scans/` predicts every PNG and JPEG of a folder.\n\n"
-    "`shareflow predict digits.keras batch.npy --out scores.npy --batch-size 100` keeps the scores."
-)
+@app.command(epilog=_PREDICT_EXAMPLES)
 def predict(
     model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras), as its owner has it.")],
     inputs: Annotated[Path, typer.Argument(help="A .npy or .npz array, a PNG or JPEG, or a folder of images.")],
@@ -56,11 +82,10 @@ def predict(
     from shareflow import data, display
 
     console = Console()
-    suffix = out.suffix.lower() if out else ""
-    if out and suffix not in (".npy", ".csv"):
-        raise DataError(f"--out writes .npy or .csv; got '{out}'. Rename it.")
+    if out:
+        _check_writable(out, "--out", (".npy", ".csv"))
     keras_model = _load_model(model)
-    class_names = labels.read_text(encoding="utf-8").splitlines() if labels else None
+    class_names = _read_labels(labels, keras_model) if labels else None
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(fractional_bits))
     began = time.perf_counter()
     private = sf.private_model(keras_model, owner=MODEL_OWNER, protocol=protocol)
@@ -69,7 +94,12 @@ def predict(
     size = min(batch_size, len(images))
     scores = private.predict(images, receiver=CLIENT, input_owner=CLIENT, batch_size=size, progress=True)
     done = time.perf_counter()
-    console.print(display.predictions_table(names, scores, class_names))
+    if scores.ndim == 2:
+        console.print(display.predictions_table(names[:_SHOWN_ROWS], scores[:_SHOWN_ROWS], class_names))
+    else:
+        console.print(f"Each prediction is an array of shape {scores.shape[1:]}; --out keeps them.")
+    if scores.ndim == 2 and len(names) > _SHOWN_ROWS:
+        console.print(f"The first {_SHOWN_ROWS} of {len(names)} are shown; --out keeps all.")
     console.print(
         f"{len(images)} private predictions. Loading and sharing the weights took {loaded - began:.2f} s, "
         f"predicting {done - loaded:.2f} s, tracing the graph included."
@@ -79,7 +109,7 @@ def predict(
             measured = private.report(size)
         console.print(display.report_table(measured.layers, measured.total, f"One batch of {size}"))
     if out:
-        _write(out, suffix, names, scores)
+        _write(out, names, scores)
         console.print(f"Scores are in {out}.")
 
 
@@ -93,23 +123,47 @@ def _load_model(path: Path) -> keras.Model:
         raise DataError(f"There is no model at '{path}'. Save one with model.save('model.keras').")
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError) as error:
-        raise DataError(f"'{path}' is no model that Keras can load: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"'{path}' is no model that Keras can load: {reason} Save one with model.save('model.keras')."
+        ) from None
 
 
-def _write(path: Path, suffix: str, names: list[str], scores: np.ndarray) -> None:
+def _read_labels(path: Path, model: keras.Model) -> list[str]:
+    try:
+        names = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--labels is a text file of class names, one a line; '{path}': {error}.") from None
+    classes = model.output_shape[-1] if model.built else len(names)
+    if len(names) != classes:
+        raise DataError(f"--labels has one line for each of the model's {classes} classes; '{path}' has {len(names)}.")
+    return names
+
+
+def _check_writable(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
+    # Before anything is computed: what was computed for minutes is not lost to a mistyped name.
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{option} writes {' or '.join(suffixes)}; got '{path}'. Rename it.")
+    if not path.parent.is_dir() or path.is_dir():
+        raise DataError(f"{option} writes a file into a folder that exists; '{path}' is none. Make the folder first.")
+
+
+def _write(path: Path, names: list[str], scores: np.ndarray) -> None:
     import numpy as np
 
-    if suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         np.save(path, scores)
         return
-    lines = (
-        f"{name},{','.join(f'{value:.6f}' for value in row.ravel())}" for name, row in zip(names, scores, strict=True)
-    )
-    path.write_text("\n".join(["name," + ",".join(f"score{i}" for i in range(scores[0].size)), *lines]) + "\n")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["name", *(f"score{i}" for i in range(scores[0].size))])
+        rows.writerows(
+            [name, *(f"{value:.6f}" for value in row.ravel())] for name, row in zip(names, scores, strict=True)
+        )
 
 
-@app.command(epilog="**Example**\n\n`shareflow demo --data mnist.npz --images 1000`")
+@app.command(epilog=_DEMO_EXAMPLE)
 def demo(
     data: Annotated[
         Path | None, typer.Option(help="MNIST as an .npz file of x_train, y_train, x_test, y_test.")
@@ -120,14 +174,14 @@ def demo(
     """Train a network on handwritten digits, predict privately, and show what each party saw."""
     from shareflow import demonstration
 
+    _check_writable(picture, "--picture", (".png",))
     demonstration.run(Console(), data, images, picture)
 
 
 def main() -> None:
-    """Runs the command; errors of shareflow are shown as their text alone."""
-    try:
-        app()
-    except ShareflowError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
-        raise SystemExit(1) from None
+    """Runs the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -68,10 +68,11 @@ def _train(console: Console, digits: data.Digits) -> keras.Model:
 
 def _show(console: Console, x: np.ndarray, y: np.ndarray, scores: np.ndarray, plain: np.ndarray) -> None:
     private_class, plain_class = scores.argmax(1), plain.argmax(1)
-    captions = [f"private {private_class[i]}\nplain {plain_class[i]}" for i in range(_SHOWN)]
-    per_row = max(1, min(_SHOWN, console.width // 30))
-    for start in range(0, _SHOWN, per_row):
-        chosen = slice(start, min(start + per_row, _SHOWN))
+    shown = min(_SHOWN, len(x))
+    captions = [f"private {private_class[i]}\nplain {plain_class[i]}" for i in range(shown)]
+    per_row = max(1, min(shown, console.width // 30))
+    for start in range(0, shown, per_row):
+        chosen = slice(start, min(start + per_row, shown))
         console.print(display.images_in_a_row(list(x[chosen, :, :, 0]), captions[chosen]))
     table = Table(show_header=False)
     table.add_row("images predicted privately", f"{len(x):,}")
