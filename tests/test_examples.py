@@ -39,6 +39,12 @@ def test_pages_show_the_examples_as_they_are():
         assert EXAMPLES[name].read_text() in shown, f"docs/adding.md does not show examples/{name}.py as it is"
 
 
+def test_the_readme_gives_the_commands_that_set_up_and_run():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for extra, command in (("demo", "shareflow demo"), ("test", "pytest")):
+        assert f"python3 -m venv .venv && .venv/bin/pip install '.[{extra}]' && .venv/bin/{command}" in lines
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
