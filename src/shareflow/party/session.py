@@ -15,7 +15,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
@@ -41,7 +41,6 @@ class Session:
         self._indices = itertools.count(1)
         self._lock = threading.Lock()
         self._eager: EagerExecution | None = None
-        self._tokens: list[Token[Session | None]] = []
 
     def key(self, one: Party, other: Party) -> tf.Tensor:
         """The key that two parties share, as int64[2]; drawn at its first use."""
@@ -91,11 +90,11 @@ class Session:
         return tf.nest.map_structure(lambda x: x.numpy() if hasattr(x, "numpy") else x, fetches)
 
     def __enter__(self) -> Session:
-        self._tokens.append(_current.set(self))
+        _entered.set((*_entered.get(), self))
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _current.reset(self._tokens.pop())
+        _entered.set(_entered.get()[:-1])
 
 
 class _SeededSession(Session):
@@ -113,13 +112,14 @@ def insecure_session(seed: int) -> Session:
     return _SeededSession(seed)
 
 
-_current: ContextVar[Session | None] = ContextVar("session", default=None)
+# Innermost last. Each thread has its own, so threads may use one session.
+_entered: ContextVar[tuple[Session, ...]] = ContextVar("sessions", default=())
 _default = Session()
 
 
 def current_session() -> Session:
     """The innermost ``with Session():``, or the process's default session."""
-    return _current.get() or _default
+    return _entered.get()[-1] if _entered.get() else _default
 
 
 class Execution(abc.ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -47,17 +47,17 @@ class Protocol(abc.ABC):
         return self.rules.apply(self, op, *shares, **attributes)
 
     def __enter__(self) -> Protocol:
-        _tokens.get().append(_current.set(self))
+        _entered.set((*_entered.get(), self))
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        _current.reset(_tokens.get().pop())
+        _entered.set(_entered.get()[:-1])
 
 
-_current: ContextVar[Protocol | None] = ContextVar("protocol", default=None)
-_tokens: ContextVar[list[Token[Protocol | None]]] = ContextVar("tokens", default=[])  # noqa: B039
+# Innermost last; each thread has its own.
+_entered: ContextVar[tuple[Protocol, ...]] = ContextVar("protocols", default=())
 
 
 def innermost_protocol() -> Protocol | None:
     """The protocol of the innermost ``with protocol:``, if any."""
-    return _current.get()
+    return _entered.get()[-1] if _entered.get() else None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import EncodingError, from_graph
@@ -72,7 +73,8 @@ class LocalProgram:
     def _values(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         session: Session = current_session()
         program = self.program
-        index = tf.constant(session.next_index(), tf.int64)
+        # As an array: TensorFlow keeps every tensor that it ever made of a Python number.
+        index = tf.constant(np.array(session.next_index(), np.int64))
         return [
             *arguments,
             *(outside for outside, _ in program.captures),
@@ -111,11 +113,12 @@ def _is_small(program: Program) -> bool:
 
     A protocol is a long chain of small steps. One thread runs a prediction of network A in 0.26 ms, TensorFlow's
     pool in 3.3 ms; with the tensors of network C at batch 10 (115,200 elements) the pool is ahead. Kernels use
-    all threads in both. Graphs with effects stay with the pool, which knows every kind of operation.
+    all threads in both. Graphs with effects, or with loops and branches at one party, stay with the pool, which
+    knows every kind of operation.
     """
     outputs = (output for operation in program.graph.get_operations() for output in operation.outputs)
     largest = max((math.prod(o.shape) for o in outputs if o.shape.is_fully_defined()), default=0)
-    return largest <= _SMALL and not program.effects
+    return largest <= _SMALL and not program.effects and not program.graph.as_graph_def().library.function
 
 
 def _unpinned(definition: Any) -> Any:
