@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from shareflow.ring import kernels
@@ -18,4 +19,6 @@ def uniform(key: tf.Tensor, execution: tf.Tensor, stream: int, shape: Sequence[i
         stream: 0 <= stream < 2^31.
         shape: the static shape to fill.
     """
-    return kernels.uniform(key, execution, tf.constant(stream, tf.int64), tuple(shape))
+    # As an array: TensorFlow keeps every tensor that it ever made of a Python number.
+    number = tf.constant(np.array(stream, np.int64))
+    return kernels.uniform(key, execution, number, tuple(shape))
