@@ -11,7 +11,7 @@ from shareflow.protocol.spdz import SPDZ, rules
 from shareflow.share.additive import Additive
 from shareflow.share.masked import Masked
 
-# 1. A linear operation: say what it does to ring elements and to reals. Every protocol has it at once.
+# A linear operation: say what it does to ring elements and to reals. Every protocol has it at once.
 CUMSUM = Op("cumsum", LINEAR, tf.cumsum, tf.cumsum)
 
 
@@ -20,13 +20,13 @@ def cumsum(x: sf.PrivateTensor, axis: int = 0) -> sf.PrivateTensor:
     return x.linear(CUMSUM, axis=axis)
 
 
-# 2. A function made of operations that are there. Every protocol that has those has it.
+# A function made of operations that are there. Every protocol that has those has it.
 def absolute(x: sf.PrivateTensor) -> sf.PrivateTensor:
     """|x| = 2 max(x, 0) - x. Rounds: those of relu."""
     return 2 * sf.relu(x) - x
 
 
-# 3. An operation for which a protocol has something better than its general rule.
+# An operation for which a protocol has something better than its general rule.
 SQUARE = Op("square", INTERACTIVE, lambda x: x * x, lambda x: x * x)
 
 
