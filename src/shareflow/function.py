@@ -153,7 +153,7 @@ class Function(Generic[F]):
         bound = kept.get((self, id(instance)))
         if bound is None:
             bound = kept[self, id(instance)] = Function(functools.partial(self.python_function, instance))
-            bound.__name__ = getattr(self, "__name__", "function")
+            bound.__name__ = getattr(self, "__name__", "function")  # type: ignore[attr-defined]
         return bound
 
     def _trace(self, call: Any) -> tuple[Traced, list[tf.Tensor]]:

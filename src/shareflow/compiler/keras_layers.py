@@ -17,9 +17,10 @@ import tensorflow as tf
 from shareflow import keras_layers
 from shareflow.compiler.keras_chain import Link
 from shareflow.errors import UnsupportedModelError
-from shareflow.nn import activation
+from shareflow.nn import activation, normalization, smooth
 from shareflow.nn import layer as nn
 from shareflow.nn.linear import batch_norm_affine
+from shareflow.protocol.tensor import PrivateTensor
 
 Make = Callable[..., nn.Layer]
 
@@ -118,7 +119,20 @@ def _named(layer: Any, name: str) -> str:
     return layer.name if isinstance(layer, keras.layers.Activation) else f"{layer.name}_{name}"
 
 
-_ACTIVATIONS = {"relu": activation.relu, "relu6": activation.relu6, "sigmoid": activation.sigmoid}
+_ACTIVATIONS: dict[str, Callable[..., PrivateTensor]] = {
+    "elu": smooth.elu,
+    "gelu": smooth.gelu,
+    "hard_sigmoid": smooth.hard_sigmoid,
+    "hard_silu": smooth.hard_swish,
+    "leaky_relu": smooth.leaky_relu,
+    "relu": activation.relu,
+    "relu6": activation.relu6,
+    "sigmoid": smooth.sigmoid,
+    "silu": smooth.silu,
+    "softmax": normalization.softmax,
+    "softplus": smooth.softplus,
+    "tanh": smooth.tanh,
+}
 
 
 def _over_last_axis(layer: Any, link: Link) -> None:
@@ -257,6 +271,18 @@ def _relu(layer: Any) -> list[Step]:
         )
     function = activation.relu if layer.max_value is None else activation.relu6
     return [Step(layer.name, lambda: nn.Activation(function))]
+
+
+@_converts(keras.layers.LeakyReLU)
+def _leaky_relu(layer: Any) -> list[Step]:
+    slope = float(layer.negative_slope)
+    return [Step(layer.name, lambda: nn.Activation(lambda x: smooth.leaky_relu(x, slope)))]
+
+
+@_converts(keras.layers.ELU)
+def _elu(layer: Any) -> list[Step]:
+    alpha = float(layer.alpha)
+    return [Step(layer.name, lambda: nn.Activation(lambda x: smooth.elu(x, alpha)))]
 
 
 @_converts(keras_layers.PolynomialReLU)

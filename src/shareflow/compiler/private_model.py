@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shareflow.audit.cost import Cost
 from shareflow.compiler.keras_chain import chain_of
 from shareflow.compiler.keras_layers import Step, convert
+from shareflow.compiler.pool_before_relu import pool_before_relu
 from shareflow.errors import PlacementError, ShapeError
 from shareflow.function import Function, function
 from shareflow.nn.layer import Layer
@@ -201,7 +202,7 @@ def private_model(model: keras.Model, *, owner: Party | str, protocol: Protocol 
     party, meeting = as_party(owner), protocol or current_protocol()
     shape, links = chain_of(model)
     steps, final = convert(links)
-    layers = tuple((step.name, _share_parameters(step, party, meeting)) for step in steps)
+    layers = pool_before_relu(tuple((step.name, _share_parameters(step, party, meeting)) for step in steps))
     return PrivateModel(layers, shape, party, meeting, final)
 
 

@@ -1,4 +1,4 @@
-"""Activation functions, made of operations: every protocol has them."""
+"""ReLU and its kin, and polynomials: made of operations, so every protocol has them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import EncodingError
-from shareflow.nn.polynomial_fit import interpolate, relu_polynomial
+from shareflow.nn.polynomial_fit import relu_polynomial
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import SIGN_BITS, SPARE_BITS, PrivateTensor, PrivateValue, private_operand, size_bits
+from shareflow.protocol.tensor import SIGN_BITS, SPARE_BITS, PrivateTensor, private_operand, size_bits
 from shareflow.share.known import Known
 
 # Bits of the ring that a truncation can hold, and the size that a polynomial's value may reach.
@@ -104,19 +104,3 @@ def polynomial_relu(x: Any, degree: int = 2, bound: float = 3.0) -> PrivateTenso
     Paper: Dahl et al. 2018, section 3. Rounds: those of :func:`polynomial`.
     """
     return polynomial(x, relu_polynomial(degree, bound), bound)
-
-
-def sigmoid(x: Any, degree: int = 15, bound: float = 8.0) -> PrivateTensor:
-    """1 / (1 + exp(-x)): x clipped to [-bound, bound], then the interpolating polynomial.
-
-    Error: 2.5e-3 with the defaults, over all x.
-    Rounds: a comparison, then log2(degree) products and truncations.
-    """
-    x = private_operand(x)
-    if isinstance(x.share, Known):
-        with x.share.owner:
-            return PrivateTensor(Known(x.share.owner, tf.sigmoid(x.share.value)))
-    return polynomial(clip(x, -bound, bound), interpolate(lambda v: 1 / (1 + np.exp(-v)), degree, bound), bound)
-
-
-__all__ = ["PrivateValue", "clip", "polynomial", "polynomial_relu", "relu", "relu6", "sigmoid"]

@@ -9,7 +9,6 @@ Pure NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -64,17 +63,3 @@ def relu_polynomial(degree: int, bound: float) -> NDArray[np.float64]:
     coefficients[3::2] = 0.0
     coefficients[1] = 0.5
     return coefficients * float(bound) ** (1.0 - np.arange(int(degree) + 1))
-
-
-def interpolate(
-    function: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int, bound: float
-) -> NDArray[np.float64]:
-    """The polynomial that agrees with ``function`` at the degree + 1 Chebyshev nodes of [-bound, bound].
-
-    Returns:
-        The coefficients, float64 of shape [degree + 1], lowest power first.
-    """
-    nodes = chebyshev.chebpts1(degree + 1)
-    in_chebyshev_basis = np.linalg.solve(chebyshev.chebvander(nodes, degree), function(bound * nodes))
-    on_unit_interval: NDArray[np.float64] = chebyshev.cheb2poly(in_chebyshev_basis)
-    return on_unit_interval * float(bound) ** -np.arange(degree + 1)

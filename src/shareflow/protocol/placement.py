@@ -6,10 +6,12 @@ stays plaintext there until it meets a value of another.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import PlacementError, ShapeError
@@ -26,15 +28,19 @@ def private_tensor(value: Any, owner: Party | str) -> PrivateTensor:
     Raises:
         ShapeError: it is no tensor of real numbers, or its shape is not known.
     """
-    party = as_party(owner)
+    party, given = as_party(owner), type(value).__name__
     if isinstance(value, PrivateValue):
         raise PlacementError("An input is plaintext at its owner; got a value that is private already.")
+    if isinstance(value, (int, float, list, tuple)):
+        # TensorFlow would hold Python's numbers with 24 bits; an encoding takes up to 46.
+        with contextlib.suppress(ValueError, NotImplementedError):
+            value = np.asarray(value)
     try:
         with party:
             tensor = tf.convert_to_tensor(value)
     except (TypeError, ValueError):
         raise ShapeError(
-            f"An input of {party} is a tensor or array of numbers; got {type(value).__name__}, which is none "
+            f"An input of {party} is a tensor or array of numbers; got {given}, which is none "
             "(ragged lists are not). Convert it to one array."
         ) from None
     if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):

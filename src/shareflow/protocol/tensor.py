@@ -204,15 +204,30 @@ class PrivateValue(abc.ABC):
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
         """Sum over one axis, several, or all. Local."""
-        return self.read().linear(ops.SUM, axis=_axes(axis, self.ndim), keepdims=keepdims)
+        return self.read().linear(ops.SUM, axis=axes_of(axis, self.ndim), keepdims=keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
         """Mean over one axis, several, or all. Local; free where the count is a power of two."""
-        axes = _axes(axis, self.ndim)
+        axes = axes_of(axis, self.ndim)
         count = math.prod(self.shape[i] for i in axes)
         if not count:
             raise ShapeError(f"The mean of no elements is not defined; the shape is {self.shape}, the axes {axes}.")
         return self.sum(axes, keepdims) / count
+
+    def take(self, indices: Any, axis: int = 0) -> PrivateTensor:
+        """The entries at public places along an axis, as numpy.take. Local."""
+        (along,) = axes_of(axis, self.ndim)
+        places = np.asarray(indices)
+        if (places.size and places.dtype.kind not in "iu") or np.any(places < 0) or np.any(places >= self.shape[along]):
+            raise ShapeError(
+                f"Places along axis {axis} of shape {self.shape} are whole numbers from 0 to {self.shape[along] - 1}; "
+                f"got {indices!r}."
+            )
+        return self.read().linear(ops.GATHER, indices=places.astype(np.int64), axis=along)
+
+    def row(self, number: int) -> PrivateTensor:
+        """One entry of the first axis. As ``x[number]``, and bits stay bits."""
+        return self.read().linear(ops.ROW, number=number)
 
     def pad(self, paddings: Any) -> PrivateTensor:
         """Zeros before and after along each axis: one pair of counts an axis. Local."""
@@ -365,6 +380,22 @@ class PrivateTensor(PrivateValue):
         """In the form that serves many uses with no more communication: masked, in SPDZ."""
         protocol = self.protocol_of_shares()
         return self._with(protocol.reusable(self.share))
+
+    def times(self, value: Any, fractional_bits: int, op: Op = ops.MULTIPLY) -> PrivateTensor:
+        """``value op self`` for a public array encoded with so many bits, where the caller chooses the scale."""
+        protocol = self.protocol_of_shares()
+        words = _public_ring(protocol, np.asarray(value, np.float64), fractional_bits)
+        return PrivateTensor(protocol.apply(op, words, self.share), self.fractional_bits + fractional_bits, protocol)
+
+    def exactly_times(self, other: PrivateTensor) -> PrivateTensor:
+        """The product with all fractional bits of both: for scales that the caller has chosen to fit."""
+        protocol = self.protocol_of_shares()
+        bits = self.fractional_bits + other.fractional_bits
+        return PrivateTensor(protocol.apply(ops.MULTIPLY, self.share, other.shared(protocol).share), bits, protocol)
+
+    def moved_point(self, bits: int) -> PrivateTensor:
+        """The value divided by 2^bits: the same ring elements, the point further left. Free."""
+        return PrivateTensor(self.share, self.fractional_bits + bits, self.protocol)
 
     def add_ring(self, words: np.ndarray) -> PrivateTensor:
         """Plus a public array of ring elements, at this tensor's own scale."""
@@ -700,6 +731,15 @@ def _logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
     return PrivateTensor(protocol.apply(op, left.share, right.share), 0, protocol)
 
 
+def public_beside(x: PrivateTensor, value: np.ndarray, fractional_bits: int = 0) -> PrivateTensor:
+    """A public array as a tensor that meets x's: every rule for public operands applies to it."""
+    if isinstance(x.share, Known):
+        with x.share.owner:
+            return PrivateTensor(Known(x.share.owner, tf.constant(value, x.share.value.dtype)))
+    protocol = x.protocol_of_shares()
+    return PrivateTensor(_public_ring(protocol, np.asarray(value), fractional_bits), fractional_bits, protocol)
+
+
 def private_operand(x: Any) -> PrivateTensor:
     """An argument that must be private.
 
@@ -770,7 +810,12 @@ def richest(share: Share) -> Share:
     return share.lifted(Masked) or share
 
 
-def _axes(axis: Any, rank: int) -> list[int]:
+def axes_of(axis: Any, rank: int) -> list[int]:
+    """The axes meant by None (all), a number or several, each from 0 to rank - 1.
+
+    Raises:
+        ShapeError: there is no such axis.
+    """
     axes = range(rank) if axis is None else axis if isinstance(axis, (tuple, list)) else [axis]
     if any(not _is_index(i) or not -rank <= i < rank for i in axes) or len({i % rank for i in axes}) != len(axes):
         raise ShapeError(f"Axes of a tensor with {rank} axes are -{rank} .. {rank - 1}, each once; got {axis}.")

@@ -1,0 +1,93 @@
+"""Softmax, and statistics that normalise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from shareflow.nn.elementary import divide, exp, log, rsqrt, sqrt
+from shareflow.nn.reduction import reduce_max
+from shareflow.protocol.tensor import PrivateTensor, private_operand
+from shareflow.share.known import Known
+
+# Fractional bits of a product whose factors are given as many as fit: values up to 2^18.
+_PRODUCT_BITS = 44
+
+
+def softmax(x: Any, axis: int = -1) -> PrivateTensor:
+    """e^x_i / sum_j e^x_j, stable for any x: the maximum is taken off first.
+
+    Error: 4 units. Rounds: those of reduce_max, exp and divide.
+    """
+    x = private_operand(x)
+    if isinstance(x.share, Known):
+        return x.known_as(lambda value: tf.nn.softmax(value, axis))
+    raised, total, count = _exponentials(x, axis)
+    # One of the terms is 1: the sum lies between 1 and their number.
+    return divide(raised, total, low=1.0, high=float(count + 1), positive=True)
+
+
+def log_softmax(x: Any, axis: int = -1) -> PrivateTensor:
+    """x_i - max - log sum_j e^(x_j - max).
+
+    Error: 4 units times max(1, |result|). Rounds: those of reduce_max, exp and log.
+    """
+    x = private_operand(x)
+    if isinstance(x.share, Known):
+        return x.known_as(lambda value: tf.nn.log_softmax(value, axis))
+    x = x.ready()
+    largest = reduce_max(x, axis, keepdims=True)
+    shifted = (x - largest).reusable()
+    terms = exp(shifted, high=0.0)
+    count = x.shape[axis]
+    return shifted - log(terms.sum(axis, keepdims=True), low=1.0, high=float(count + 1))
+
+
+def _exponentials(x: PrivateTensor, axis: int) -> tuple[PrivateTensor, PrivateTensor, int]:
+    x = x.ready()
+    raised = exp(x - reduce_max(x, axis, keepdims=True), high=0.0).ready()
+    return raised, raised.sum(axis, keepdims=True), x.shape[axis]
+
+
+def variance(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
+    """Mean of the squared deviations from the mean. Rounds: masking, a product."""
+    x = private_operand(x)
+    deviation = (x - x.mean(axis, keepdims=True)).ready() if x.protocol is not None else x - x.mean(axis, keepdims=True)
+    return (deviation * deviation).mean(axis, keepdims)
+
+
+def layer_norm(
+    x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, epsilon: float = 1e-3
+) -> PrivateTensor:
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset over the given axes.
+
+    Error: 4 units times max(1, |result|), before scale and offset, and times 1 / sqrt(variance + epsilon) where that is
+    above 1: it magnifies the rounding of x itself. Rounds: a product, those of rsqrt, a product.
+    """
+    x = private_operand(x)
+    centred = x - x.mean(axis, keepdims=True)
+    result = _over_root(centred, variance(x, axis, keepdims=True), epsilon)
+    if scale is not None:
+        result = result * scale
+    return result if offset is None else result + offset
+
+
+def l2_normalize(x: Any, axis: Any = -1, epsilon: float = 1e-3) -> PrivateTensor:
+    """x / sqrt(sum x^2 + epsilon). Error and rounds: as layer_norm."""
+    x = private_operand(x)
+    return _over_root(x, (x * x).sum(axis, keepdims=True), epsilon)
+
+
+def _over_root(x: PrivateTensor, squares: PrivateTensor, epsilon: float) -> PrivateTensor:
+    """x / sqrt(squares + epsilon). The root keeps more bits than the encoding: a large x would magnify its rounding."""
+    if isinstance(x.share, Known):
+        return x * rsqrt(squares + epsilon)
+    x = x.ready()
+    root = rsqrt(squares.ready() + epsilon, low=epsilon)
+    return x.exactly_times(root.at_scale(min(root.fractional_bits, _PRODUCT_BITS - x.fractional_bits)))
+
+
+def standard_deviation(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
+    """Square root of the variance."""
+    return sqrt(variance(x, axis, keepdims))

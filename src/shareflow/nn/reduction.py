@@ -1,0 +1,171 @@
+"""Maxima, their places, and sorting, along an axis: trees and networks, whose rounds grow with the logarithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shareflow.errors import ShapeError
+from shareflow.protocol.tensor import (
+    PrivateTensor,
+    axes_of,
+    concat,
+    non_negative,
+    private_operand,
+    public_beside,
+    stacked_at_least,
+)
+from shareflow.share.known import Known
+
+
+def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, bound: float | None = None) -> PrivateTensor:
+    """Maximum over one axis, several, or all.
+
+    A tree of max(a, b) = b + [a >= b] (a - b). ``bound``: any two elements differ by less.
+    Rounds: masking x, then ceil(log2(n)) times (masking and) three.
+    """
+    x = private_operand(x)
+    lines, axes = _lines(x, axis)
+    largest, _ = _tree(lines, None, bound)
+    return largest.reshape(*[1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else largest
+
+
+def reduce_min(x: Any, axis: Any = None, keepdims: bool = False, bound: float | None = None) -> PrivateTensor:
+    """Minimum over one axis, several, or all. Rounds: as reduce_max."""
+    return -reduce_max(-private_operand(x), axis, keepdims, bound)
+
+
+def argmax(x: Any, axis: int = -1, bound: float | None = None) -> PrivateTensor:
+    """Place of the maximum along an axis, the first among equals; without fractional bits.
+
+    The place is carried up the tree of reduce_max: one comparison's bit selects value and place.
+    Rounds: as reduce_max. :func:`one_hot` makes a vector of it.
+    """
+    lines, _ = _lines(private_operand(x), axis)
+    _, place = _tree(lines, _places(lines), bound)
+    return place
+
+
+def argmin(x: Any, axis: int = -1, bound: float | None = None) -> PrivateTensor:
+    """Place of the minimum along an axis, the first among equals. Rounds: as reduce_max."""
+    return argmax(-private_operand(x), axis, bound)
+
+
+def one_hot(places: Any, depth: int) -> PrivateTensor:
+    """[..., depth]: 1 at a private place from 0 to depth - 1, else 0.
+
+    [place = j] = [place >= j] - [place >= j + 1], and comparing so small numbers takes few bits.
+    Rounds: masking the places, then a comparison.
+    """
+    places = private_operand(places)
+    if not isinstance(depth, int) or depth < 1:
+        raise ShapeError(f"The depth of a one-hot vector is a whole number of at least 1; got {depth!r}.")
+    if isinstance(places.share, Known):
+        reached = concat([(places >= j)[None] for j in range(1, depth)] or [(places * 0)[None]], 0)
+    else:
+        reached = stacked_at_least(places, range(1, max(depth, 2)), bound=float(depth + 1))
+    reached = reached[: depth - 1]
+    ones = public_beside(places, np.ones((1, *places.shape)))
+    below, above = concat([ones, reached], 0), concat([reached, ones * 0], 0)
+    return (below - above).transpose(*range(1, places.ndim + 1), 0)
+
+
+def sort(x: Any, axis: int = -1, descending: bool = False, bound: float | None = None) -> PrivateTensor:
+    """Sorted along an axis, by Batcher's odd-even merge sort.
+
+    Rounds: about log2(n)^2 / 2 layers of masking and three.
+    """
+    x = private_operand(x)
+    return _sorted(x, axis, None, bound)[0] if descending else -_sorted(-x, axis, None, bound)[0]
+
+
+def top_k(x: Any, k: int, axis: int = -1, bound: float | None = None) -> tuple[PrivateTensor, PrivateTensor]:
+    """The k largest along an axis, largest first, and their places. Rounds: as sort."""
+    x = private_operand(x)
+    (along,) = axes_of(axis, x.ndim)
+    if not isinstance(k, int) or not 1 <= k <= x.shape[along]:
+        raise ShapeError(f"top_k takes 1 to {x.shape[along]} of an axis of that length; got {k!r}.")
+    values, places = _sorted(x, axis, _places(_lines(x, axis)[0]), bound)
+    first = [slice(None)] * x.ndim
+    first[along] = slice(0, k)
+    return values[tuple(first)], places[tuple(first)]
+
+
+def _tree(values: PrivateTensor, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
+    """Maximum over the first axis; places of the same shape are chosen along with it."""
+    while values.shape[0] > 1:
+        even = values.shape[0] // 2 * 2
+        # Neighbours meet, so that order is kept and the first of equals wins.
+        pair = (slice(0, even, 2), slice(1, even, 2), slice(even, None))
+        left, right, rest = (values[part] for part in pair)
+        wins, values = _larger(left, right, bound)
+        values = concat([values, rest], 0)
+        if places is not None:
+            left, right, rest = (places[part] for part in pair)
+            places = concat([right + wins * (left - right), rest], 0)
+    return values[0], places if places is None else places[0]
+
+
+def _larger(left: PrivateTensor, right: PrivateTensor, bound: float | None) -> tuple[PrivateTensor, PrivateTensor]:
+    """([left >= right], the larger)."""
+    difference = left - right
+    if not isinstance(difference.share, Known):
+        difference = difference.reusable()
+    wins = non_negative(difference, bound)
+    return wins, right + wins * difference
+
+
+def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
+    """Largest first along an axis; places [n, ...rest] are moved along."""
+    values, (along,) = _lines(x, axis)
+    count = values.shape[0]
+    for low, high in _network(count):
+        still = sorted(set(range(count)) - {*low, *high})
+        order = np.argsort([*low, *high, *still])
+        left, right = values.take(low), values.take(high)
+        wins, larger = _larger(left, right, bound)
+        values = concat([larger, left + right - larger, values.take(still)], 0).take(order)
+        if places is not None:
+            left, right = places.take(low), places.take(high)
+            first = right + wins * (left - right)
+            places = concat([first, left + right - first, places.take(still)], 0).take(order)
+    back = list(range(1, values.ndim))
+    back.insert(along, 0)
+    return values.transpose(back), None if places is None else places.transpose(back)
+
+
+def _network(count: int) -> list[tuple[list[int], list[int]]]:
+    """Layers of Batcher's odd-even merge sort for any count (Knuth, TAOCP 3, 5.2.2, algorithm M)."""
+    layers = []
+    top = 1 << max((count - 1).bit_length() - 1, 0)
+    p = top if count > 1 else 0
+    while p:
+        q, r, d = top, 0, p
+        while True:
+            low = [i for i in range(count - d) if i & p == r]
+            if low:
+                layers.append((low, [i + d for i in low]))
+            if q == p:
+                break
+            d, q, r = q - p, q >> 1, p
+        p >>= 1
+    return layers
+
+
+def _lines(x: PrivateTensor, axis: Any) -> tuple[PrivateTensor, list[int]]:
+    """The reduced axes as one first axis, [n, ...rest], masked once for all comparisons of the first level."""
+    axes = axes_of(axis, x.ndim)
+    rest = [i for i in range(x.ndim) if i not in axes]
+    count = int(np.prod([x.shape[i] for i in axes]))
+    if not count:
+        raise ShapeError(f"There is no largest of no elements: shape {x.shape}, axes {axes}.")
+    if not isinstance(x.share, Known):
+        x = x.ready().reusable()
+    return x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
+
+
+def _places(lines: PrivateTensor) -> PrivateTensor:
+    """The number of each line, as public as it is."""
+    numbers = np.arange(lines.shape[0]).reshape(-1, *[1] * (lines.ndim - 1))
+    return public_beside(lines, np.broadcast_to(numbers, lines.shape))

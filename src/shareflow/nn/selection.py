@@ -1,0 +1,66 @@
+"""Choosing between values by private bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from shareflow.protocol.tensor import PrivateTensor, as_operand, at_least, non_negative, private_operand
+from shareflow.share.known import Known
+
+
+def where(condition: Any, x: Any, y: Any) -> PrivateTensor:
+    """x where the bit is 1, else y: y + condition * (x - y). Rounds: masking x - y."""
+    x, y = as_operand(x), as_operand(y)
+    if not isinstance(x, PrivateTensor) and not isinstance(y, PrivateTensor):
+        # Between public values: linear in the bit.
+        return as_operand(condition) * (np.asarray(x) - np.asarray(y)) + y
+    difference = x - y if isinstance(x, PrivateTensor) else -(y - x)
+    return as_operand(condition) * difference + y
+
+
+def maximum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
+    """max(x, y), exactly, for any operands of which one is private; |x - y| < bound. Rounds: as relu."""
+    x, y = _both(x, y)
+    difference = _comparable(x - y)
+    return non_negative(difference, bound) * difference + y
+
+
+def minimum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
+    """min(x, y), exactly. Rounds: as relu."""
+    x, y = _both(x, y)
+    # x + (y - x) where that is negative.
+    difference = _comparable(y - x)
+    return x + ~non_negative(difference, bound) * difference
+
+
+def sign(x: Any, bound: float | None = None) -> PrivateTensor:
+    """-1, 0 or 1. Two thresholds of one opening; the result has no fractional bits. Rounds: as a comparison."""
+    x = private_operand(x)
+    if isinstance(x.share, Known):
+        return x.known_as(tf.sign)
+    x = _comparable(x)
+    unit = 2.0**-x.fractional_bits
+    not_below, above = at_least(x, (0.0, unit), bound)
+    return above + not_below - 1
+
+
+def absolute(x: Any, bound: float | None = None) -> PrivateTensor:
+    """|x| = x (2 [x >= 0] - 1), exactly. Rounds: as relu."""
+    x = private_operand(x)
+    if isinstance(x.share, Known):
+        return x.known_as(tf.abs)
+    x = _comparable(x)
+    return (non_negative(x, bound) * x) * 2 - x
+
+
+def _comparable(x: PrivateTensor) -> PrivateTensor:
+    """Masked once, for the comparison and the product that follows."""
+    return x if isinstance(x.share, Known) else x.ready().reusable()
+
+
+def _both(x: Any, y: Any) -> tuple[Any, Any]:
+    x, y = as_operand(x), as_operand(y)
+    return (x, y) if isinstance(x, PrivateTensor) else (y, x)
