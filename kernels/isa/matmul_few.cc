@@ -7,12 +7,27 @@ namespace shareflow {
 namespace SHAREFLOW_ISA {
 namespace {
 
+#if defined(__AVX2__)
+using Lane = Vector;
+#else
+using Lane = Word;  // SSE2 has no 64-bit multiplication: made of 32-bit ones it is slower than one at a time
+#endif
+constexpr int kWide = Lanes<Lane>::count;
+
+// body(T{}, i) as `each`, but on Lane.
+template <class Body>
+inline void each_lane(int64_t end, const Body& body) {
+  int64_t i = 0;
+  for (; i + kWide <= end; i += kWide) body(Lane{}, i);
+  for (; i < end; ++i) body(Word{}, i);
+}
+
 constexpr int kRows = 8;  // of b, met by one pass over c
 
 template <int kM, int kK>
 void add_rows(const Word* a, int64_t a_pitch, const Word* b, int64_t b_pitch, int64_t n, Word* c,
               int64_t c_pitch) {
-  each(0, n, [=](auto kind, int64_t j) {
+  each_lane(n, [=](auto kind, int64_t j) {
     using T = decltype(kind);
     T sum[kM];
     for (int i = 0; i < kM; ++i) sum[i] = load<T>(c + i * c_pitch + j);
@@ -92,7 +107,7 @@ void few_dots(const Word* a, int m, int64_t k, const Word* b, int64_t b_pitch, i
 void depthwise(const Word* const* x, const Word* const* w, int taps, int64_t channels, int64_t multiplier,
                Word* out) {
   if (multiplier == 1) {
-    each(0, channels, [=](auto kind, int64_t c) {
+    each_lane(channels, [=](auto kind, int64_t c) {
       using T = decltype(kind);
       T sum = fill<T>(0);
       for (int t = 0; t < taps; ++t) sum += load<T>(x[t] + c) * load<T>(w[t] + c);
@@ -101,7 +116,7 @@ void depthwise(const Word* const* x, const Word* const* w, int taps, int64_t cha
     return;
   }
   for (int64_t c = 0; c < channels; ++c)
-    each(0, multiplier, [=](auto kind, int64_t m) {
+    each_lane(multiplier, [=](auto kind, int64_t m) {
       using T = decltype(kind);
       T sum = fill<T>(0);
       for (int t = 0; t < taps; ++t) sum += fill<T>(x[t][c]) * load<T>(w[t] + c * multiplier + m);

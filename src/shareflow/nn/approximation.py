@@ -24,6 +24,7 @@ Reals = NDArray[np.float64]
 RealFunction = Callable[[Reals], Reals]
 
 GUARD = 4
+MOST_BITS = 20
 # Sample points for the largest error of a fit.
 _SAMPLES = 257
 _DEGREES = range(1, 12)
@@ -31,8 +32,18 @@ _SPLINE_DEGREES = range(1, 8)
 
 
 def working_bits(x: PrivateTensor) -> int:
-    """Fractional bits in which an approximation of x computes."""
-    return x.protocol_of_shares().fixed_point.fractional_bits + GUARD
+    """Fractional bits in which an approximation of x computes.
+
+    Raises:
+        EncodingError: the ring cannot hold products of so many bits.
+    """
+    bits = x.protocol_of_shares().fixed_point.fractional_bits
+    if bits > MOST_BITS:
+        raise EncodingError(
+            f"Non-linear functions other than ReLU and maxima need at most {MOST_BITS} fractional bits, so that "
+            f"products of their guarded values fit the ring; the encoding has {bits}. Use a FixedPoint of fewer."
+        )
+    return bits + GUARD
 
 
 def fit(function: RealFunction, low: float, high: float, degree: int) -> tuple[Reals, float]:

@@ -57,9 +57,7 @@ def variance(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
     return (deviation * deviation).mean(axis, keepdims)
 
 
-def layer_norm(
-    x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, epsilon: float = 1e-3
-) -> PrivateTensor:
+def layer_norm(x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, epsilon: float = 1e-3) -> PrivateTensor:
     """(x - mean) / sqrt(variance + epsilon) * scale + offset over the given axes.
 
     Error: 4 units times max(1, |result|), before scale and offset, and times 1 / sqrt(variance + epsilon) where that is

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shareflow.nn.activation import relu
 from shareflow.nn.geometry import explicit_padding, pair
+from shareflow.nn.reduction import max_tree
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import PrivateTensor, PrivateValue, concat
+from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 from shareflow.share.known import Known
 
 # Below every value: |x| < 2^61 in the ring, so that a difference of two stays within 63 bits.
@@ -62,17 +62,7 @@ def max_pool2d(x: PrivateValue, size: Any = 2, strides: Any = None, padding: Any
             padded = tensor.linear(ops.PAD, paddings=[(0, 0), *sides, (0, 0)])
             tensor = padded.add_ring(np.where(outside, _LOWEST, 0))
         views = tensor.linear(ops.WINDOWS, size=size, strides=strides, padding=((0, 0), (0, 0)))
-        return max_tree(views)
-
-
-def max_tree(values: PrivateTensor) -> PrivateTensor:
-    """Maximum over the first axis, as a tree."""
-    while values.shape[0] > 1:
-        half = values.shape[0] // 2
-        left, right, rest = values[:half], values[half : 2 * half], values[2 * half :]
-        larger = right + relu(left - right, truncate=False)
-        values = concat([larger, rest], axis=0) if rest.shape[0] else larger
-    return values[0]
+        return max_tree(views)[0]
 
 
 def _place(x: PrivateValue, size: Any, strides: Any, padding: Any) -> tuple[Any, Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from shareflow.errors import ShapeError
+from shareflow.nn.selection import chosen
 from shareflow.protocol.tensor import (
     PrivateTensor,
     axes_of,
@@ -27,7 +28,7 @@ def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, bound: float | 
     """
     x = private_operand(x)
     lines, axes = _lines(x, axis)
-    largest, _ = _tree(lines, None, bound)
+    largest, _ = max_tree(lines, None, bound)
     return largest.reshape(*[1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else largest
 
 
@@ -43,7 +44,7 @@ def argmax(x: Any, axis: int = -1, bound: float | None = None) -> PrivateTensor:
     Rounds: as reduce_max. :func:`one_hot` makes a vector of it.
     """
     lines, _ = _lines(private_operand(x), axis)
-    _, place = _tree(lines, _places(lines), bound)
+    _, place = max_tree(lines, _places(lines), bound)
     return place
 
 
@@ -92,7 +93,7 @@ def top_k(x: Any, k: int, axis: int = -1, bound: float | None = None) -> tuple[P
     return values[tuple(first)], places[tuple(first)]
 
 
-def _tree(values: PrivateTensor, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
+def max_tree(values: PrivateTensor, places: Any = None, bound: float | None = None) -> tuple[PrivateTensor, Any]:
     """Maximum over the first axis; places of the same shape are chosen along with it."""
     while values.shape[0] > 1:
         even = values.shape[0] // 2 * 2
@@ -103,7 +104,7 @@ def _tree(values: PrivateTensor, places: Any, bound: float | None) -> tuple[Priv
         values = concat([values, rest], 0)
         if places is not None:
             left, right, rest = (places[part] for part in pair)
-            places = concat([right + wins * (left - right), rest], 0)
+            places = concat([right + chosen(wins, left - right), rest], 0)
     return values[0], places if places is None else places[0]
 
 
@@ -113,7 +114,7 @@ def _larger(left: PrivateTensor, right: PrivateTensor, bound: float | None) -> t
     if not isinstance(difference.share, Known):
         difference = difference.reusable()
     wins = non_negative(difference, bound)
-    return wins, right + wins * difference
+    return wins, right + chosen(wins, difference)
 
 
 def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
@@ -128,7 +129,7 @@ def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tu
         values = concat([larger, left + right - larger, values.take(still)], 0).take(order)
         if places is not None:
             left, right = places.take(low), places.take(high)
-            first = right + wins * (left - right)
+            first = right + chosen(wins, left - right)
             places = concat([first, left + right - first, places.take(still)], 0).take(order)
     back = list(range(1, values.ndim))
     back.insert(along, 0)
@@ -161,7 +162,7 @@ def _lines(x: PrivateTensor, axis: Any) -> tuple[PrivateTensor, list[int]]:
     if not count:
         raise ShapeError(f"There is no largest of no elements: shape {x.shape}, axes {axes}.")
     if not isinstance(x.share, Known):
-        x = x.ready().reusable()
+        x = x.reusable()
     return x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
 
 

@@ -11,6 +11,14 @@ from shareflow.protocol.tensor import PrivateTensor, as_operand, at_least, non_n
 from shareflow.share.known import Known
 
 
+def chosen(bits: PrivateTensor, x: Any) -> PrivateTensor:
+    """x where the bit is 1, else 0, at x's own scale: a bit has no fractional bits that would add to it."""
+    x = as_operand(x)
+    if isinstance(x, PrivateTensor) and not isinstance(x.share, Known) and not isinstance(bits.share, Known):
+        return bits.exactly_times(x)
+    return bits * x
+
+
 def where(condition: Any, x: Any, y: Any) -> PrivateTensor:
     """x where the bit is 1, else y: y + condition * (x - y). Rounds: masking x - y."""
     x, y = as_operand(x), as_operand(y)
@@ -18,14 +26,14 @@ def where(condition: Any, x: Any, y: Any) -> PrivateTensor:
         # Between public values: linear in the bit.
         return as_operand(condition) * (np.asarray(x) - np.asarray(y)) + y
     difference = x - y if isinstance(x, PrivateTensor) else -(y - x)
-    return as_operand(condition) * difference + y
+    return chosen(private_operand(condition), difference) + y
 
 
 def maximum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
     """max(x, y), exactly, for any operands of which one is private; |x - y| < bound. Rounds: as relu."""
     x, y = _both(x, y)
     difference = _comparable(x - y)
-    return non_negative(difference, bound) * difference + y
+    return chosen(non_negative(difference, bound), difference) + y
 
 
 def minimum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
@@ -33,7 +41,7 @@ def minimum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
     x, y = _both(x, y)
     # x + (y - x) where that is negative.
     difference = _comparable(y - x)
-    return x + ~non_negative(difference, bound) * difference
+    return x + chosen(~non_negative(difference, bound), difference)
 
 
 def sign(x: Any, bound: float | None = None) -> PrivateTensor:
@@ -53,12 +61,12 @@ def absolute(x: Any, bound: float | None = None) -> PrivateTensor:
     if isinstance(x.share, Known):
         return x.known_as(tf.abs)
     x = _comparable(x)
-    return (non_negative(x, bound) * x) * 2 - x
+    return chosen(non_negative(x, bound), x) * 2 - x
 
 
 def _comparable(x: PrivateTensor) -> PrivateTensor:
     """Masked once, for the comparison and the product that follows."""
-    return x if isinstance(x.share, Known) else x.ready().reusable()
+    return x if isinstance(x.share, Known) else x.reusable()
 
 
 def _both(x: Any, y: Any) -> tuple[Any, Any]:

@@ -74,7 +74,7 @@ class SPDZ(Protocol):
 
     servers: tuple[Party, Party] = field(default_factory=lambda: (Party("server0"), Party("server1")))
     dealer: Party = field(default_factory=lambda: Party("dealer"))
-    ring: Ring = INT64
+    ring: Ring = field(default=INT64, repr=False)
     fixed_point: FixedPoint = field(default_factory=FixedPoint)
     truncation: Truncation = field(default_factory=ExactWrap)
     comparison: Comparison = field(default_factory=MaskedCarry)
@@ -82,6 +82,11 @@ class SPDZ(Protocol):
     rules: ClassVar[Rules] = rules
 
     def __post_init__(self) -> None:
+        if not isinstance(self.servers, (tuple, list)) or len(self.servers) != 2:
+            raise PlacementError(
+                f"SPDZ has two servers, given as a pair; got {self.servers!r}. "
+                "Write for example SPDZ(servers=('server0', 'server1'))."
+            )
         server0, server1 = (as_party(server) for server in self.servers)
         object.__setattr__(self, "servers", (server0, server1))
         object.__setattr__(self, "dealer", as_party(self.dealer))
