@@ -13,6 +13,7 @@ from shareflow.party.party import Party as Party
 from shareflow.party.send import crossings as crossings
 from shareflow.party.session import Session as Session
 from shareflow.party.session import insecure_session as insecure_session
+from shareflow.protocol.bound import insecure_checked_bounds as insecure_checked_bounds
 from shareflow.protocol.functionality.comparison import MaskedCarry as MaskedCarry
 from shareflow.protocol.functionality.truncation import ExactWrap as ExactWrap
 from shareflow.protocol.functionality.truncation import Optimistic as Optimistic

@@ -189,6 +189,8 @@ class GraphExecution(Execution):
         super().__init__()
         self.keys: dict[tuple[Party, Party], tf.Tensor] = {}
         self.indices: dict[Party, tf.Tensor] = {}
+        # Operations that each run carries out though no result depends on them.
+        self.effects: list[tf.Operation] = []
 
     def key(self, holder: Party, peer: Party) -> tf.Tensor:
         if (holder, peer) not in self.keys:
@@ -255,6 +257,13 @@ def current_execution() -> Execution:
     )
 
 
+def add_effect(operation: tf.Operation) -> None:
+    """Has each run of the graph being traced carry out an operation that no result depends on."""
+    execution = current_execution()
+    if isinstance(execution, GraphExecution):
+        execution.effects.append(operation)
+
+
 def in_trace() -> bool:
     """Whether a shareflow function is being traced just now."""
     return not tf.executing_eagerly() and tf.compat.v1.get_default_graph() in _traces
@@ -265,6 +274,7 @@ __all__ = [
     "Execution",
     "GraphExecution",
     "Session",
+    "add_effect",
     "as_party",
     "current_execution",
     "current_session",

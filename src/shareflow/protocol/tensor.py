@@ -21,6 +21,7 @@ from shareflow.errors import (
 from shareflow.party.party import Party, as_party
 from shareflow.party.send import Kind, send
 from shareflow.protocol import op as ops
+from shareflow.protocol.bound import bounds_are_checked, check_zero
 from shareflow.protocol.default import current_protocol
 from shareflow.protocol.op import Op
 from shareflow.protocol.protocol import Protocol
@@ -33,6 +34,7 @@ from shareflow.share.share import Share, linear
 # A product's operands may carry this many bits beyond the encoding's own before they are truncated, so that
 # dividing by a window of 2 x 2 or 4 x 4 costs nothing.
 SPARE_BITS = 4
+_CHECKER = Party("insecure-bound-checker")
 # Bits of a ring value below its sign.
 SIGN_BITS = 63
 
@@ -672,14 +674,16 @@ def at_least(x: Any, thresholds: Sequence[float], bound: float | None = None) ->
     x = private_operand(x)
     if isinstance(x.share, Known):
         return [x.known_as(lambda value, t=t: tf.cast(value >= t, value.dtype)) for t in thresholds]
-    return _reached(x, [ring_threshold(x, t) for t in thresholds], size_bits(x, bound))
+    return _reached(x, [ring_threshold(x, t) for t in thresholds], size_bits(x, bound, thresholds))
 
 
 def stacked_at_least(x: PrivateTensor, thresholds: Sequence[float], bound: float | None = None) -> PrivateTensor:
     """The same as one tensor, thresholds along a new first axis."""
     words = tuple(ring_threshold(x, t) for t in thresholds)
     with tf.name_scope("compare"):
-        share = x.protocol_of_shares().apply(ops.AT_LEAST, x.share, thresholds=words, size=size_bits(x, bound))
+        share = x.protocol_of_shares().apply(
+            ops.AT_LEAST, x.share, thresholds=words, size=size_bits(x, bound, thresholds)
+        )
     return PrivateTensor(share, 0, x.protocol)
 
 
@@ -696,12 +700,23 @@ def _reached(x: PrivateTensor, words: Sequence[int], size: int) -> list[PrivateT
     return [PrivateTensor(row, 0, protocol) for row in rows]
 
 
-def size_bits(x: PrivateTensor, bound: float | None) -> int:
-    """Bits below the sign of a ring value whose real value is below ``bound`` in size; all 63 without one."""
+def size_bits(x: PrivateTensor, bound: float | None, thresholds: Sequence[float] = (0.0,)) -> int:
+    """Bits below the sign of ring values whose real values are below ``bound`` in size; all 63 without one.
+
+    The values are x minus each threshold. Where bounds are checked, one beyond is an EncodingError.
+    """
     if bound is None:
         return SIGN_BITS
     if not 0 < bound < math.inf:
         raise EncodingError(f"A bound is a positive number that no value reaches in size; got {bound!r}.")
+    if bounds_are_checked():
+        above, below = x - (min(thresholds) + bound), x - (max(thresholds) - bound)
+        beyond = non_negative(above).sum() + (~non_negative(below)).sum()
+        check_zero(
+            beyond.reveal(_CHECKER).plaintext,
+            f"A value lies beyond its declared bound of {bound:g}: comparing it would give a wrong bit. "
+            "Declare a larger bound, or none.",
+        )
     return min(max(math.ceil(math.log2(bound)) + x.fractional_bits, 1), SIGN_BITS)
 
 

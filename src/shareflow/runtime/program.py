@@ -67,5 +67,5 @@ def build(
         captures=tuple(zip(concrete.captured_inputs, concrete.inputs[given:], strict=True)),
         execution=execution,
         outputs=tuple(concrete.outputs),
-        effects=tuple(graph.control_outputs),
+        effects=tuple(dict.fromkeys((*graph.control_outputs, *execution.effects))),
     )
