@@ -13,6 +13,9 @@ from shareflow.party.party import Party as Party
 from shareflow.party.send import crossings as crossings
 from shareflow.party.session import Session as Session
 from shareflow.party.session import insecure_session as insecure_session
+from shareflow.protocol.arithmetic import concat as concat
+from shareflow.protocol.arithmetic import matmul as matmul
+from shareflow.protocol.arithmetic import stack as stack
 from shareflow.protocol.bound import insecure_checked_bounds as insecure_checked_bounds
 from shareflow.protocol.functionality.comparison import MaskedCarry as MaskedCarry
 from shareflow.protocol.functionality.truncation import ExactWrap as ExactWrap
@@ -24,9 +27,6 @@ from shareflow.protocol.placement import private_tensor as private_tensor
 from shareflow.protocol.plain import Plain as Plain
 from shareflow.protocol.spdz import SPDZ as SPDZ
 from shareflow.protocol.tensor import PrivateTensor as PrivateTensor
-from shareflow.protocol.tensor import concat as concat
-from shareflow.protocol.tensor import matmul as matmul
-from shareflow.protocol.tensor import stack as stack
 from shareflow.protocol.variable import PrivateVariable as PrivateVariable
 from shareflow.ring.fixed_point import FixedPoint as FixedPoint
 

@@ -12,7 +12,9 @@ import tensorflow as tf
 from shareflow.errors import EncodingError
 from shareflow.nn.polynomial_fit import relu_polynomial
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import SIGN_BITS, SPARE_BITS, PrivateTensor, private_operand, size_bits
+from shareflow.protocol.compare import size_bits
+from shareflow.protocol.operand import private_operand
+from shareflow.protocol.tensor import SIGN_BITS, SPARE_BITS, PrivateTensor
 from shareflow.share.known import Known
 
 # Bits of the ring that a truncation can hold, and the size that a polynomial's value may reach.

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from shareflow.errors import EncodingError
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import PrivateTensor, concat, public_beside, stacked_at_least
+from shareflow.protocol.arithmetic import concat
+from shareflow.protocol.compare import stacked_at_least
+from shareflow.protocol.operand import public_beside
+from shareflow.protocol.tensor import PrivateTensor
 
 Reals = NDArray[np.float64]
 RealFunction = Callable[[Reals], Reals]

@@ -10,7 +10,9 @@ import numpy as np
 from shareflow.errors import ShapeError
 from shareflow.nn.normalization import softmax
 from shareflow.nn.reduction import one_hot
-from shareflow.protocol.tensor import PrivateTensor, as_operand, matmul, private_operand
+from shareflow.protocol.arithmetic import matmul
+from shareflow.protocol.operand import as_operand, private_operand
+from shareflow.protocol.tensor import PrivateTensor
 
 # Added to scores that must have no weight: far enough below the others for e^x to be 0.
 _NEVER = -(2.0**12)

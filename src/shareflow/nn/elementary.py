@@ -19,7 +19,9 @@ from shareflow.errors import EncodingError
 from shareflow.nn.approximation import GUARD, fit_to, polynomial_in, working_bits
 from shareflow.nn.selection import absolute
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import PrivateTensor, as_operand, non_negative, private_operand, stacked_at_least
+from shareflow.protocol.compare import non_negative, stacked_at_least
+from shareflow.protocol.operand import as_operand, private_operand
+from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 _VALUE_BITS = 62

@@ -11,8 +11,10 @@ import tensorflow as tf
 from shareflow.errors import PlacementError, ShapeError
 from shareflow.nn.geometry import explicit_padding, pair
 from shareflow.protocol import op as ops
+from shareflow.protocol.arithmetic import matmul, product
+from shareflow.protocol.operand import as_operand
 from shareflow.protocol.placement import local_computation
-from shareflow.protocol.tensor import PrivateTensor, PrivateValue, as_operand, matmul, product
+from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 from shareflow.share.known import Known
 
 

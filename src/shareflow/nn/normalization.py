@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from shareflow.nn.elementary import divide, exp, log, rsqrt, sqrt
 from shareflow.nn.reduction import reduce_max
-from shareflow.protocol.tensor import PrivateTensor, private_operand
+from shareflow.protocol.operand import private_operand
+from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 # Fractional bits of a product whose factors are given as many as fit: values up to 2^18.

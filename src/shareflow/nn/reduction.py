@@ -8,15 +8,10 @@ import numpy as np
 
 from shareflow.errors import ShapeError
 from shareflow.nn.selection import chosen
-from shareflow.protocol.tensor import (
-    PrivateTensor,
-    axes_of,
-    concat,
-    non_negative,
-    private_operand,
-    public_beside,
-    stacked_at_least,
-)
+from shareflow.protocol.arithmetic import concat
+from shareflow.protocol.compare import non_negative, stacked_at_least
+from shareflow.protocol.operand import private_operand, public_beside
+from shareflow.protocol.tensor import PrivateTensor, axes_of
 from shareflow.share.known import Known
 
 

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from shareflow.errors import EncodingError
 from shareflow.protocol import op as ops
-from shareflow.protocol.tensor import PrivateTensor, private_operand
+from shareflow.protocol.operand import private_operand
+from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 

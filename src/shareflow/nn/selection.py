@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shareflow.protocol.tensor import PrivateTensor, as_operand, at_least, non_negative, private_operand
+from shareflow.protocol.compare import at_least, non_negative
+from shareflow.protocol.operand import as_operand, private_operand
+from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 

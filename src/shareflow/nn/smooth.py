@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from shareflow.nn.activation import relu, relu6
 from shareflow.nn.approximation import evaluate, fitted
-from shareflow.protocol.tensor import PrivateTensor, private_operand
+from shareflow.protocol.operand import private_operand
+from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 Reals = NDArray[np.float64]

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import (
-    EncodingError,
     MissingRuleError,
     MixedProtocolsError,
     NotRevealedError,
@@ -21,11 +20,8 @@ from shareflow.errors import (
 from shareflow.party.party import Party, as_party
 from shareflow.party.send import Kind, send
 from shareflow.protocol import op as ops
-from shareflow.protocol.bound import bounds_are_checked, check_zero
-from shareflow.protocol.default import current_protocol
 from shareflow.protocol.op import Op
 from shareflow.protocol.protocol import Protocol
-from shareflow.ring.fixed_point import FixedPoint
 from shareflow.share.known import Known
 from shareflow.share.masked import Masked
 from shareflow.share.public import Public
@@ -34,7 +30,6 @@ from shareflow.share.share import Share, linear
 # A product's operands may carry this many bits beyond the encoding's own before they are truncated, so that
 # dividing by a window of 2 x 2 or 4 x 4 costs nothing.
 SPARE_BITS = 4
-_CHECKER = Party("insecure-bound-checker")
 # Bits of a ring value below its sign.
 SIGN_BITS = 63
 
@@ -58,16 +53,16 @@ class PrivateValue(abc.ABC):
     # --- arithmetic
 
     def __add__(self, other: Any) -> PrivateTensor:
-        return _sum(ops.ADD, self.read(), other)
+        return arithmetic.add(ops.ADD, self.read(), other)
 
     def __radd__(self, other: Any) -> PrivateTensor:
-        return _sum(ops.ADD, self.read(), other)
+        return arithmetic.add(ops.ADD, self.read(), other)
 
     def __sub__(self, other: Any) -> PrivateTensor:
-        return _sum(ops.SUBTRACT, self.read(), other)
+        return arithmetic.add(ops.SUBTRACT, self.read(), other)
 
     def __rsub__(self, other: Any) -> PrivateTensor:
-        return _sum(ops.ADD, -self.read(), other)
+        return arithmetic.add(ops.ADD, -self.read(), other)
 
     def __neg__(self) -> PrivateTensor:
         return self.read().linear(ops.NEGATE)
@@ -76,13 +71,13 @@ class PrivateValue(abc.ABC):
         return self.read()
 
     def __mul__(self, other: Any) -> PrivateTensor:
-        return _product(ops.MULTIPLY, self.read(), other)
+        return arithmetic.bilinear(ops.MULTIPLY, self.read(), other)
 
     def __rmul__(self, other: Any) -> PrivateTensor:
-        return _product(ops.MULTIPLY, self.read(), other)
+        return arithmetic.bilinear(ops.MULTIPLY, self.read(), other)
 
     def __truediv__(self, other: Any) -> PrivateTensor:
-        return _divide(self.read(), other)
+        return arithmetic.divide(self.read(), other)
 
     def __rtruediv__(self, other: Any) -> PrivateTensor:
         raise MissingRuleError(
@@ -91,10 +86,10 @@ class PrivateValue(abc.ABC):
         )
 
     def __matmul__(self, other: Any) -> PrivateTensor:
-        return matmul(self, other)
+        return arithmetic.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> PrivateTensor:
-        return matmul(other, self)
+        return arithmetic.matmul(other, self)
 
     def __pow__(self, exponent: Any) -> PrivateTensor:
         if not isinstance(exponent, (int, np.integer)) or exponent < 1:
@@ -114,10 +109,10 @@ class PrivateValue(abc.ABC):
     # --- comparison: 1 where it holds, else 0
 
     def __ge__(self, other: Any) -> PrivateTensor:
-        return non_negative(self.read() - other)
+        return compare.non_negative(self.read() - other)
 
     def __le__(self, other: Any) -> PrivateTensor:
-        return non_negative(other - self.read())
+        return compare.non_negative(other - self.read())
 
     def __lt__(self, other: Any) -> PrivateTensor:
         return ~(self >= other)
@@ -130,7 +125,7 @@ class PrivateValue(abc.ABC):
         difference = self.read() - other
         if isinstance(difference.share, Known):
             return difference.known_as(lambda value: tf.cast(value == 0, value.dtype))
-        not_below, above = _reached(difference, (0, 1), SIGN_BITS)
+        not_below, above = compare.reached(difference, (0, 1), SIGN_BITS)
         return not_below ^ above
 
     def __ne__(self, other: Any) -> PrivateTensor:  # type: ignore[override]
@@ -139,16 +134,16 @@ class PrivateValue(abc.ABC):
     # --- logic on results of comparisons
 
     def __invert__(self) -> PrivateTensor:
-        return _logic(ops.NOT, self.read())
+        return compare.logic(ops.NOT, self.read())
 
     def __and__(self, other: Any) -> PrivateTensor:
-        return _logic(ops.AND, self.read(), other)
+        return compare.logic(ops.AND, self.read(), other)
 
     def __or__(self, other: Any) -> PrivateTensor:
-        return ~(~self & ~as_operand(other))
+        return ~(~self & ~operand.as_operand(other))
 
     def __xor__(self, other: Any) -> PrivateTensor:
-        return _logic(ops.XOR, self.read(), other)
+        return compare.logic(ops.XOR, self.read(), other)
 
     __hash__ = object.__hash__
 
@@ -175,7 +170,7 @@ class PrivateValue(abc.ABC):
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> PrivateTensor:
-        return self.read().linear(ops.SLICE, key=_static_key(key, self.shape))
+        return self.read().linear(ops.SLICE, key=static_key(key, self.shape))
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
@@ -261,7 +256,7 @@ class PrivateValue(abc.ABC):
         """
         if receiver is None:
             raise PlacementError("A result is revealed to a named party; got None. Write reveal('client').")
-        return _reveal(self.read(), as_party(receiver))
+        return reveal_to(self.read(), as_party(receiver))
 
     def numpy(self) -> np.ndarray:
         """The plaintext of a value that one party knows.
@@ -386,7 +381,7 @@ class PrivateTensor(PrivateValue):
     def times(self, value: Any, fractional_bits: int, op: Op = ops.MULTIPLY) -> PrivateTensor:
         """``value op self`` for a public array encoded with so many bits, where the caller chooses the scale."""
         protocol = self.protocol_of_shares()
-        words = _public_ring(protocol, np.asarray(value, np.float64), fractional_bits)
+        words = operand.public_ring(protocol, np.asarray(value, np.float64), fractional_bits)
         return PrivateTensor(protocol.apply(op, words, self.share), self.fractional_bits + fractional_bits, protocol)
 
     def exactly_times(self, other: PrivateTensor) -> PrivateTensor:
@@ -422,9 +417,6 @@ class PrivateTensor(PrivateValue):
         )
 
 
-# --- how operands meet --------------------------------------------------------------------------------------
-
-
 def _share_known(known: Known, protocol: Protocol, fractional_bits: int) -> PrivateTensor:
     # At the scale that products use, the shared form is kept: sharing, and then masking, happen once.
     usual = fractional_bits == protocol.fixed_point.fractional_bits
@@ -446,371 +438,8 @@ class _Shared(Known):
         self.protocol = tensor.protocol
 
 
-def as_operand(value: Any) -> PrivateTensor | np.ndarray | tf.Tensor:
-    """A private tensor as it is; anything else as the public array or tensor that it stands for.
-
-    Raises:
-        ShapeError: it is no number or array of numbers.
-    """
-    if isinstance(value, PrivateValue):
-        return value.read()
-    if isinstance(value, (tf.Tensor, tf.Variable)):
-        tensor = tf.convert_to_tensor(value)
-        if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
-            raise ShapeError(f"Operands are real numbers; got a tensor of {tensor.dtype.name}. Cast it first.")
-        return tensor.numpy() if hasattr(tensor, "numpy") and tf.executing_eagerly() else tensor
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ShapeError("Operands are arrays; got a list whose rows have different lengths. Pad them first.") from None
-    if array.dtype.kind not in "fiub":
-        raise ShapeError(
-            f"Operands are real numbers, arrays of them or private tensors; got {type(value).__name__} of "
-            f"{array.dtype}. Convert it to float32 or an integer type first."
-        )
-    return array
-
-
-def _owner_of_both(x: PrivateTensor, y: Any) -> Party | None:
-    """The party that can compute with both operands in plaintext, if one can."""
-    if not isinstance(x.share, Known):
-        return None
-    if not isinstance(y, PrivateTensor):
-        return x.share.owner
-    return x.share.owner if isinstance(y.share, Known) and y.share.owner == x.share.owner else None
-
-
-def _real(op: Op, owner: Party, x: Any, y: Any, **attributes: Any) -> PrivateTensor:
-    """The operation in plaintext at its operands' owner."""
-    values = [v.plaintext if isinstance(v, PrivateTensor) else v for v in (x, y)]
-    types = [v.plaintext.dtype for v in (x, y) if isinstance(v, PrivateTensor)]
-    common = types[0] if types[0].is_floating and len(set(types)) == 1 else tf.float64
-    with owner:
-        return PrivateTensor(Known(owner, op.real(*(tf.cast(v, common) for v in values), **attributes)))
-
-
-def _meeting_protocol(*operands: Any) -> Protocol:
-    for operand in operands:
-        if isinstance(operand, PrivateTensor) and operand.protocol is not None:
-            return operand.protocol
-    return current_protocol()
-
-
-def _check_broadcast(name: str, x: Any, y: Any) -> None:
-    try:
-        np.broadcast_shapes(tuple(x.shape), tuple(y.shape))
-    except ValueError:
-        raise ShapeError(
-            f"{name} broadcasts as NumPy: trailing axes are equal or 1. Got shapes {tuple(x.shape)} and "
-            f"{tuple(y.shape)}. Reshape one, or add axes of length 1."
-        ) from None
-
-
-def _public_ring(protocol: Protocol, value: np.ndarray | tf.Tensor, fractional_bits: int) -> Public:
-    point = protocol.fixed_point
-    if isinstance(value, np.ndarray):
-        return Public(tf.constant(point.encode_array(value, fractional_bits)))
-    return Public(point.encode(value, fractional_bits))
-
-
-def _sum(op: Op, x: PrivateTensor, other: Any) -> PrivateTensor:
-    """x + y or x - y at the finer of the two scales."""
-    y = as_operand(other)
-    _check_broadcast(op.name, x, y)
-    owner = _owner_of_both(x, y)
-    if owner is not None:
-        return _real(op, owner, x, y)
-    protocol = _meeting_protocol(x, y)
-    scales = [v.fractional_bits for v in (x, y) if isinstance(v, PrivateTensor) and v.protocol is not None]
-    usual = protocol.fixed_point.fractional_bits
-    bits = max(scales, default=usual)
-    # A tiny multiplier leaves a scale at which the other operand might not fit: such a product is cut back first.
-    bits = min(bits, 2 * (usual + SPARE_BITS))
-    if not isinstance(y, PrivateTensor):
-        # A whole number of bits stays whole: 1 - (x > 0) needs no scale.
-        if bits < usual and not (bits == 0 and _is_whole(y)):
-            bits = usual
-        left = x.shared(protocol, bits).at_scale(bits)
-        return PrivateTensor(protocol.apply(op, left.share, _public_ring(protocol, y, bits)), bits, protocol)
-    if len(scales) == 1:
-        bits = max(bits, usual)
-    left, right = (v.shared(protocol, bits).at_scale(bits) for v in (x, y))
-    return PrivateTensor(protocol.apply(op, left.share, right.share), bits, protocol)
-
-
-def _is_whole(value: np.ndarray | tf.Tensor) -> bool:
-    return isinstance(value, np.ndarray) and bool(np.all(value == np.rint(value)))
-
-
-def multiplier_bits(value: np.ndarray | tf.Tensor, point: FixedPoint) -> int:
-    """Fractional bits for a public multiplier: none for small whole numbers, more for small fractions.
-
-    A multiplier below 1 gets as many bits more as it has leading zeros, so that its own rounding does not
-    limit the result.
-    """
-    bits = point.fractional_bits
-    if not isinstance(value, np.ndarray) or not value.size:
-        return bits
-    largest = float(np.max(np.abs(value)))
-    if _is_whole(value) and largest < 2.0**bits:
-        return 0
-    if not 0 < largest < 1:
-        return bits
-    return bits + min(bits, -math.frexp(largest)[1])
-
-
-def _product(op: Op, x: PrivateTensor, other: Any, swapped: bool = False, **attributes: Any) -> PrivateTensor:
-    """A bilinear operation on x and another operand; ``swapped`` puts the other first."""
-    y = as_operand(other)
-    if op is ops.MULTIPLY:
-        _check_broadcast(op.name, x, y)
-    owner = _owner_of_both(x, y)
-    if owner is not None:
-        return _real(op, owner, *((y, x) if swapped else (x, y)), **attributes)
-    protocol = _meeting_protocol(x, y)
-    left = x.shared(protocol).ready()
-    if isinstance(y, PrivateTensor):
-        # A square: truncated and masked once.
-        right = left if y is x else y.shared(protocol).ready()
-        right_share: Share = right.share
-        bits = left.fractional_bits + right.fractional_bits
-    else:
-        extra = multiplier_bits(y, protocol.fixed_point)
-        right_share = _public_ring(protocol, y, extra)
-        bits = left.fractional_bits + extra
-    shares = (right_share, left.share) if swapped else (left.share, right_share)
-    return PrivateTensor(protocol.apply(op, *shares, **attributes), bits, protocol)
-
-
-def _divide(x: PrivateTensor, other: Any) -> PrivateTensor:
-    y = as_operand(other)
-    owner = _owner_of_both(x, y)
-    if owner is not None:
-        _check_broadcast("divide", x, y)
-        divide = Op("divide", ops.BILINEAR, tf.divide, tf.divide)
-        return _real(divide, owner, x, y)
-    if isinstance(y, PrivateTensor):
-        return y.__rtruediv__(x)
-    if isinstance(y, np.ndarray):
-        if not np.all(y):
-            raise EncodingError("A divisor is not 0; one or more of the given ones are. Mask them out first.")
-        exponent = _power_of_two(y)
-        protocol = _meeting_protocol(x)
-        shared = x.shared(protocol)
-        # A power of two moves the point, as long as the scale stays one that later operations can cut back.
-        bits = shared.fractional_bits + (exponent or 0)
-        if exponent is not None and 0 <= bits <= 3 * protocol.fixed_point.fractional_bits:
-            return PrivateTensor(shared.share, bits, protocol)
-        return shared * (1.0 / y.astype(np.float64))
-    return x * (1.0 / tf.cast(y, tf.float64))
-
-
-def _power_of_two(y: np.ndarray) -> int | None:
-    if y.size != 1 or y.ndim:
-        return None
-    mantissa, exponent = math.frexp(float(y))
-    return exponent - 1 if mantissa == 0.5 else None
-
-
-def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False) -> PrivateTensor:
-    """Matrix product over the last two axes, batched as TensorFlow's; a vector counts as a row or column.
-
-    Rounds: the masking of each private operand that is not masked yet.
-
-    Raises:
-        ShapeError: the inner dimensions differ.
-    """
-    left, right = as_operand(x), as_operand(y)
-    row, column = len(left.shape) == 1, len(right.shape) == 1
-    if not len(left.shape) or not len(right.shape):
-        raise ShapeError("A matrix product takes vectors or matrices; got a scalar. Use * instead.")
-    left = left[None, :] if row else left
-    right = right[:, None] if column else right
-    inner = (left.shape[-2 if transpose_a and not row else -1], right.shape[-1 if transpose_b and not column else -2])
-    if inner[0] != inner[1]:
-        raise ShapeError(
-            f"A matrix product needs equal inner dimensions; got {tuple(left.shape)} and {tuple(right.shape)}"
-            f"{' with transposes' if transpose_a or transpose_b else ''}: {inner[0]} against {inner[1]}."
-        )
-    flags = {"transpose_a": transpose_a and not row, "transpose_b": transpose_b and not column}
-    result = product(ops.MATMUL, left, right, **flags)
-    if row:
-        result = result[..., 0, :]
-    return result[..., 0] if column else result
-
-
-def product(op: Op, left: Any, right: Any, **attributes: Any) -> PrivateTensor:
-    """A bilinear operation of which at least one operand is private."""
-    left, right = as_operand(left), as_operand(right)
-    if isinstance(left, PrivateTensor):
-        return _product(op, left, right, **attributes)
-    if isinstance(right, PrivateTensor):
-        return _product(op, right, left, swapped=True, **attributes)
-    raise PlacementError(f"{op.name}: neither operand is private. Use TensorFlow's own operation.")
-
-
-def non_negative(x: PrivateTensor, bound: float | None = None) -> PrivateTensor:
-    """1 where x >= 0, else 0. Rounds: masking x, then three.
-
-    Args:
-        bound: |x| is known to be below it; the cost is in proportion to its bits.
-    """
-    if isinstance(x.share, Known):
-        return x.linear(ops.NON_NEGATIVE, size=SIGN_BITS)
-    with tf.name_scope("compare"):
-        share = x.protocol_of_shares().apply(ops.NON_NEGATIVE, x.share, size=size_bits(x, bound))
-    return PrivateTensor(share, 0, x.protocol)
-
-
-def at_least(x: Any, thresholds: Sequence[float], bound: float | None = None) -> list[PrivateTensor]:
-    """[x >= t] as 0 or 1 for each of many public thresholds, from one opening of x.
-
-    Args:
-        thresholds: real numbers; they are rounded to x's scale.
-        bound: |x - t| is known to be below it for every t.
-
-    Rounds: masking x, then three, however many thresholds there are.
-    """
-    x = private_operand(x)
-    if isinstance(x.share, Known):
-        return [x.known_as(lambda value, t=t: tf.cast(value >= t, value.dtype)) for t in thresholds]
-    return _reached(x, [ring_threshold(x, t) for t in thresholds], size_bits(x, bound, thresholds))
-
-
-def stacked_at_least(x: PrivateTensor, thresholds: Sequence[float], bound: float | None = None) -> PrivateTensor:
-    """The same as one tensor, thresholds along a new first axis."""
-    words = tuple(ring_threshold(x, t) for t in thresholds)
-    with tf.name_scope("compare"):
-        share = x.protocol_of_shares().apply(
-            ops.AT_LEAST, x.share, thresholds=words, size=size_bits(x, bound, thresholds)
-        )
-    return PrivateTensor(share, 0, x.protocol)
-
-
-def ring_threshold(x: PrivateTensor, threshold: float) -> int:
-    """A public threshold at x's scale."""
-    return int(x.protocol_of_shares().fixed_point.encode_array(np.asarray(threshold), x.fractional_bits))
-
-
-def _reached(x: PrivateTensor, words: Sequence[int], size: int) -> list[PrivateTensor]:
-    protocol = x.protocol_of_shares()
-    with tf.name_scope("compare"):
-        share = protocol.apply(ops.AT_LEAST, x.share, thresholds=tuple(words), size=size)
-        rows = [protocol.apply(ops.ROW, share, number=i) for i in range(len(words))]
-    return [PrivateTensor(row, 0, protocol) for row in rows]
-
-
-def size_bits(x: PrivateTensor, bound: float | None, thresholds: Sequence[float] = (0.0,)) -> int:
-    """Bits below the sign of ring values whose real values are below ``bound`` in size; all 63 without one.
-
-    The values are x minus each threshold. Where bounds are checked, one beyond is an EncodingError.
-    """
-    if bound is None:
-        return SIGN_BITS
-    if not 0 < bound < math.inf:
-        raise EncodingError(f"A bound is a positive number that no value reaches in size; got {bound!r}.")
-    if bounds_are_checked():
-        above, below = x - (min(thresholds) + bound), x - (max(thresholds) - bound)
-        beyond = non_negative(above).sum() + (~non_negative(below)).sum()
-        check_zero(
-            beyond.reveal(_CHECKER).plaintext,
-            f"A value lies beyond its declared bound of {bound:g}: comparing it would give a wrong bit. "
-            "Declare a larger bound, or none.",
-        )
-    return min(max(math.ceil(math.log2(bound)) + x.fractional_bits, 1), SIGN_BITS)
-
-
-def _logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
-    """NOT, AND, XOR of values that are 0 or 1."""
-    operands = [as_operand(other) for other in others]
-    for operand in (x, *operands):
-        if isinstance(operand, PrivateTensor) and operand.protocol is not None and operand.fractional_bits:
-            raise EncodingError(
-                "~, &, | and ^ take results of comparisons, which are 0 or 1; got a tensor with "
-                f"{operand.fractional_bits} fractional bits. Compare it first, for example x > 0."
-            )
-    for operand in operands:
-        _check_broadcast(op.name, x, operand)
-    if not operands:
-        return x.linear(op)
-    y = operands[0]
-    owner = _owner_of_both(x, y)
-    if owner is not None:
-        return _real(op, owner, x, y)
-    if not isinstance(y, PrivateTensor):
-        # A public bit: linear in x.
-        bits = np.asarray(y, np.int64) if isinstance(y, np.ndarray) else tf.cast(y, tf.float64)
-        return x * bits if op is ops.AND else x + bits - x * (2 * bits)
-    protocol = _meeting_protocol(x, y)
-    left, right = x.shared(protocol, 0), y.shared(protocol, 0)
-    return PrivateTensor(protocol.apply(op, left.share, right.share), 0, protocol)
-
-
-def public_beside(x: PrivateTensor, value: np.ndarray, fractional_bits: int = 0) -> PrivateTensor:
-    """A public array as a tensor that meets x's: every rule for public operands applies to it."""
-    if isinstance(x.share, Known):
-        with x.share.owner:
-            return PrivateTensor(Known(x.share.owner, tf.constant(value, x.share.value.dtype)))
-    protocol = x.protocol_of_shares()
-    return PrivateTensor(_public_ring(protocol, np.asarray(value), fractional_bits), fractional_bits, protocol)
-
-
-def private_operand(x: Any) -> PrivateTensor:
-    """An argument that must be private.
-
-    Raises:
-        PlacementError: it is public.
-    """
-    operand = as_operand(x)
-    if not isinstance(operand, PrivateTensor):
-        raise PlacementError("This function takes a private tensor; for public values use TensorFlow's own.")
-    return operand
-
-
-def concat(values: Sequence[Any], axis: int) -> PrivateTensor:
-    """The values one after another along an axis. Local."""
-    return _join(ops.CONCAT, values, axis)
-
-
-def stack(values: Sequence[Any], axis: int = 0) -> PrivateTensor:
-    """The values along a new axis. Local."""
-    return _join(ops.STACK, values, axis)
-
-
-def _join(op: Op, given: Sequence[Any], axis: int) -> PrivateTensor:
-    operands = [as_operand(value) for value in given]
-    private = [v for v in operands if isinstance(v, PrivateTensor)]
-    if not private:
-        raise PlacementError(f"{op.name}: no operand is private. Use TensorFlow's own operation.")
-    rank = len(operands[0].shape)
-    shapes = [tuple(v.shape) for v in operands]
-    axes = rank + (op is ops.STACK)
-    if not -axes <= axis < axes:
-        raise ShapeError(f"{op.name}: axis {axis} is not one of the result's {axes} axes; the shapes are {shapes}.")
-    along = axis % axes
-    fixed = {s if op is ops.STACK else (*s[:along], *s[along + 1 :]) for s in shapes}
-    if len(fixed) != 1 or len({len(s) for s in shapes}) != 1:
-        raise ShapeError(f"{op.name} along axis {axis} needs shapes equal elsewhere; got {shapes}.")
-    owners = [v.share.owner for v in private if isinstance(v.share, Known)]
-    if len(owners) == len(private) and len(set(owners)) == 1:
-        with owners[0]:
-            values = [tf.cast(v.plaintext if isinstance(v, PrivateTensor) else v, tf.float64) for v in operands]
-            return PrivateTensor(Known(owners[0], op.real(*values, axis=axis)))
-    protocol = _meeting_protocol(*private)
-    bits = max(
-        [v.fractional_bits for v in private if v.protocol is not None]
-        + [protocol.fixed_point.fractional_bits] * (len(private) < len(operands) or len(owners) > 0)
-    )
-    shares = [
-        v.shared(protocol, bits).at_scale(bits).share
-        if isinstance(v, PrivateTensor)
-        else _public_ring(protocol, v, bits)
-        for v in operands
-    ]
-    return PrivateTensor(protocol.apply(op, *shares, axis=axis), bits, protocol)
-
-
-def _reveal(x: PrivateTensor, receiver: Party) -> PrivateTensor:
+def reveal_to(x: PrivateTensor, receiver: Party) -> PrivateTensor:
+    """The plaintext at the receiver."""
     if isinstance(x.share, Known):
         return PrivateTensor(Known(receiver, send(x.share.value, x.share.owner, receiver, Kind.PLAINTEXT)))
     protocol = x.protocol_of_shares()
@@ -841,7 +470,8 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """An index of whole numbers, slices, None and ..., checked against the shape."""
     parts = key if isinstance(key, tuple) else (key,)
     for part in parts:
         if not (part is None or part is Ellipsis or isinstance(part, slice) or _is_index(part)):
@@ -863,3 +493,7 @@ def _static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
                 raise ShapeError(f"Index {part} is out of range for axis {axis} of shape {shape}.")
             axis += 1
     return parts
+
+
+# Last, as these modules are made of the classes above, whose operators call them.
+from shareflow.protocol import arithmetic, compare, operand  # noqa: E402
