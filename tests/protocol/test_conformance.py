@@ -606,12 +606,7 @@ def ring_words(x: sf.PrivateTensor) -> np.ndarray:
 
 EDGES = np.array(
     sorted(
-        {
-            sign * (2**k + d)
-            for k in (*range(0, 62, 3), 15, 16, 17, 31, 32, 61)
-            for d in (-1, 0, 1)
-            for sign in (1, -1)
-        }
+        {sign * (2**k + d) for k in (*range(0, 62, 3), 15, 16, 17, 31, 32, 61) for d in (-1, 0, 1) for sign in (1, -1)}
         | {0, 2**62 - 1, -(2**62) + 1, 2**62 - 2**16, 2**62 - 2**16 - 1, -(2**62) + 2**16}
     ),
     dtype=np.int64,
@@ -825,3 +820,69 @@ def test_a_division_by_a_power_of_two_is_exact(x, exponent, c):
     scaled = x / 2.0**exponent
     np.testing.assert_array_equal(value(secret(x) / 2.0**exponent), scaled)
     np.testing.assert_array_equal(value(secret(x) / 2.0**exponent + c), scaled + c)
+
+
+# --- programs nobody thought of -------------------------------------------------------------------------------
+
+# Each step takes two earlier 3 x 3 tensors and a constant; sizes stay near 1.
+STEPS: list[Callable[[Any, Any, float], Any]] = [
+    lambda a, b, c: a + b,
+    lambda a, b, c: a - b,
+    lambda a, b, c: a * b / 8,
+    lambda a, b, c: -a,
+    lambda a, b, c: c - a,
+    lambda a, b, c: a * c,
+    lambda a, b, c: a * 3 / 4,
+    lambda a, b, c: a * 3e-4 + b,
+    lambda a, b, c: a / 2,
+    lambda a, b, c: a / 0.25 / 8,
+    lambda a, b, c: a / 2.5,
+    lambda a, b, c: a.T,
+    lambda a, b, c: a @ b / 16,
+    lambda a, b, c: np.array([[0, 1, 0], [0.5, 0, -1], [1, 1, 0]]) @ a / 2,
+    lambda a, b, c: np.eye(3) * c - a,
+    lambda a, b, c: sf.relu(a),
+    lambda a, b, c: nn.relu6(a),
+    lambda a, b, c: (a >= b + c) * b,
+    lambda a, b, c: (a > c) + a * 0,
+    lambda a, b, c: (a == a) * b,
+    lambda a, b, c: a.reusable() if a.protocol else a,
+    lambda a, b, c: sf.concat([a[1:], b[:1]], 0),
+    lambda a, b, c: sf.stack([a[0], b[1], a[2]], 1),
+    lambda a, b, c: a.mean(1, keepdims=True) + b,
+    lambda a, b, c: a.sum(0) / 4 + b,
+    lambda a, b, c: nn.max_pool2d(a.reshape(1, 3, 3, 1), 2, 1, "SAME").reshape(3, 3),
+]
+
+
+def random_program(protocol: Any, seed: int, share: bool, in_function: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    inputs = [sf.private_tensor(on_grid(rng.uniform(-2, 2, (3, 3))), owner) for owner in ("alice", "bob", "alice")]
+    count = rng.integers(3, 12)
+    steps = [(rng.integers(len(STEPS)), rng.integers(100, size=2), on_grid(rng.uniform(-2, 2))) for _ in range(count)]
+
+    def program(*tensors: Any) -> Any:
+        made = list(tensors)
+        for step, (i, j), constant in steps:
+            made.append(STEPS[step](made[i % len(made)], made[j % len(made)], float(constant)))
+        return made[-1].reveal("receiver")
+
+    with protocol:
+        tensors = [x.shared(protocol) for x in inputs] if share else inputs
+        return (sf.function(program) if in_function else program)(*tensors).numpy()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_random_program_is_that_of_plain(seed):
+    wanted = random_program(sf.Plain(), seed, share=True)
+    units = 20 * (1 + np.max(np.abs(wanted)))
+    for protocol in (PROTOCOLS["exact"], PROTOCOLS["optimistic"]):
+        for share in (True, False):
+            at_most(units, random_program(protocol, seed, share), wanted)
+
+
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 40))])
+def test_a_random_program_in_a_function_is_that_of_plain(seed):
+    wanted = random_program(sf.Plain(), seed, share=True)
+    units = 20 * (1 + np.max(np.abs(wanted)))
+    at_most(units, random_program(PROTOCOLS["exact"], seed, share=False, in_function=True), wanted)
