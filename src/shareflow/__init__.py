@@ -17,6 +17,8 @@ from shareflow.protocol.arithmetic import concat as concat
 from shareflow.protocol.arithmetic import matmul as matmul
 from shareflow.protocol.arithmetic import stack as stack
 from shareflow.protocol.bound import insecure_checked_bounds as insecure_checked_bounds
+from shareflow.protocol.compare import at_least as at_least
+from shareflow.protocol.compare import non_negative as non_negative
 from shareflow.protocol.functionality.comparison import MaskedCarry as MaskedCarry
 from shareflow.protocol.functionality.truncation import ExactWrap as ExactWrap
 from shareflow.protocol.functionality.truncation import Optimistic as Optimistic

@@ -7,6 +7,7 @@ ShareflowError
 ├── ShapeError            shapes or dtypes that do not go together
 ├── MissingRuleError      a protocol has no rule for this operation on these shares
 ├── MixedProtocolsError   values of two protocols in one operation
+├── ProtocolError         parts of a protocol that do not go together
 ├── RandomnessError       a use that would repeat a mask
 ├── UnsupportedModelError a Keras model, or a layer of it, that cannot be made private
 ├── KernelError           the native kernels are missing or cannot do what was forced
@@ -47,6 +48,10 @@ class MissingRuleError(ShareflowError, TypeError):
 
 class MixedProtocolsError(ShareflowError, TypeError):
     """Values of two protocols met in one operation."""
+
+
+class ProtocolError(ShareflowError, ValueError):
+    """Parts of a protocol, or their settings, that do not go together."""
 
 
 class RandomnessError(ShareflowError):

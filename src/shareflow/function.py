@@ -112,7 +112,7 @@ class Traced:
     @functools.cached_property
     def cost(self) -> Cost:
         """Rounds and bytes, counted from the graph."""
-        return cost_of(self.program.graph)
+        return cost_of(self.program.graph, (*self.program.outputs, *self.program.effects))
 
 
 class Function(Generic[F]):

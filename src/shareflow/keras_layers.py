@@ -24,7 +24,7 @@ class PolynomialReLU(keras.layers.Layer):
         bound: the half width of the interval on which it follows ReLU.
 
     Raises:
-        ValueError: degree or bound is not in its range.
+        EncodingError: degree or bound is not in its range.
     """
 
     def __init__(self, degree: int = 2, bound: float = 3.0, **kwargs: Any) -> None:

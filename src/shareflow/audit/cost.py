@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -69,11 +70,14 @@ class Cost:
         return Cost(tuple(m for m in self.messages if m.scope == scope or m.scope.startswith(scope + "/")))
 
 
-def cost_of(graph: tf.Graph) -> Cost:
-    """Counts a traced graph."""
+def cost_of(graph: tf.Graph, results: Sequence[tf.Tensor | tf.Operation]) -> Cost:
+    """Counts what a traced graph sends on the way to its results; what leads to none is never run."""
     depth: dict[str, int] = {}
     messages = []
+    needed = _needed(results)
     for operation in graph.get_operations():
+        if operation.name not in needed:
+            continue
         before = (*(t.op for t in operation.inputs), *operation.control_inputs)
         level = max((depth.get(o.name, 0) for o in before), default=0)
         crossing = parse(operation.name)
@@ -87,3 +91,15 @@ def cost_of(graph: tf.Graph) -> Cost:
             messages.append(Message(kind, source, to, size, level, scope))
         depth[operation.name] = level
     return Cost(tuple(messages))
+
+
+def _needed(results: Sequence[tf.Tensor | tf.Operation]) -> set[str]:
+    """Names of the operations that the results depend on."""
+    waiting = [result if isinstance(result, tf.Operation) else result.op for result in results]
+    seen: set[str] = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in seen:
+            seen.add(operation.name)
+            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return seen

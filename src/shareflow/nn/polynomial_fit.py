@@ -14,6 +14,8 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
+from shareflow.errors import EncodingError
+
 # Beyond this degree the power basis loses more to rounding than the polynomial gains, in fixed point long
 # before in float64.
 MAX_DEGREE = 16
@@ -39,15 +41,15 @@ def relu_polynomial(degree: int, bound: float) -> NDArray[np.float64]:
         The coefficients, float64 of shape [degree + 1], lowest power first.
 
     Raises:
-        ValueError: degree or bound is not in its range.
+        EncodingError: degree or bound is not in its range.
     """
     if isinstance(degree, bool) or not isinstance(degree, int | np.integer) or not 1 <= degree <= MAX_DEGREE:
-        raise ValueError(
+        raise EncodingError(
             f"the degree of a ReLU polynomial is a whole number from 1 to {MAX_DEGREE}, got {degree!r}; "
             "degree 2 is usual, 4 follows ReLU more closely"
         )
     if not (math.isfinite(bound) and bound > 0):
-        raise ValueError(
+        raise EncodingError(
             f"the bound of a ReLU polynomial is a positive finite number, got {bound!r}; "
             "3.0 suits inputs that were batch-normalised"
         )

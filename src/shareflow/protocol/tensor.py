@@ -81,8 +81,8 @@ class PrivateValue(abc.ABC):
 
     def __rtruediv__(self, other: Any) -> PrivateTensor:
         raise MissingRuleError(
-            "Division is by public values so far; the divisor given is private. Multiply by a reciprocal that its "
-            "owner computes in plaintext, for example in a local_computation."
+            "The operator / divides by public values; the divisor given is private. Use shareflow.nn.divide(x, y), "
+            "which takes the range of y for a cheaper division, or a reciprocal that y's owner computes in plaintext."
         )
 
     def __matmul__(self, other: Any) -> PrivateTensor:

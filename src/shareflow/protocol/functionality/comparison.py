@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from shareflow.errors import ProtocolError
 from shareflow.party.party import at_each
 from shareflow.protocol.functionality.dealer import correct_bits
 from shareflow.protocol.functionality.opening import open_bits
@@ -133,13 +134,13 @@ class MaskedCarry(Comparison):
 
     def __post_init__(self) -> None:
         if self.prefer not in ("balanced", "latency", "bandwidth"):
-            raise ValueError(f"prefer is 'balanced', 'latency' or 'bandwidth'; got {self.prefer!r}.")
+            raise ProtocolError(f"prefer is 'balanced', 'latency' or 'bandwidth'; got {self.prefer!r}.")
         if (self.group is None) != (self.gates is None):
-            raise ValueError("A layout is given as both group and gates, or as neither.")
+            raise ProtocolError("A layout is given as both group and gates, or as neither.")
         if self.group is not None and self.gates is not None:
             covers = Layout(self.group, self.gates).covers
             if covers < SIGN or self.group not in _GROUPS or any(radix not in _RADICES for radix in self.gates):
-                raise ValueError(
+                raise ProtocolError(
                     f"group (2 to 6) times the product of gates (2 to 8 each) covers the {SIGN} bits below the sign; "
                     f"group {self.group} and gates {self.gates} do not. The default is group 4 and gates (4, 4)."
                 )
