@@ -240,7 +240,7 @@ READING = [
 ]  # fmt: skip
 
 RULES = [
-    ("private by private", lambda: x() / x(), ("by public values", "private", "reciprocal", "local_computation")),
+    ("private by private", lambda: x() / x(), ("by public values", "private", "reciprocal", "owner computes")),
     ("public by private", lambda: 1.0 / x(), ("by public values", "private", "reciprocal")),
     ("array by private", lambda: np.ones(3) / x(), ("by public values", "private")),
     *(
