@@ -20,7 +20,7 @@ from shareflow.nn.approximation import GUARD, fit_to, polynomial_in, working_bit
 from shareflow.nn.selection import absolute
 from shareflow.protocol import op as ops
 from shareflow.protocol.compare import non_negative, stacked_at_least
-from shareflow.protocol.operand import as_operand, private_operand
+from shareflow.protocol.operand import as_operand, check_broadcast, private_operand
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
@@ -89,10 +89,14 @@ def normalise(x: PrivateTensor, low: float | None = None, high: float | None = N
     """
     x = x.ready().reusable()
     point = x.protocol_of_shares().fixed_point
-    first = max(math.floor(math.log2(low)) if low else -x.fractional_bits, -x.fractional_bits)
-    last = min(math.floor(math.log2(high)) if high else _VALUE_BITS, int(math.log2(point.limit)) - 1)
-    if last < first:
-        raise EncodingError(f"A range has low < high, both positive; got {low} and {high}.")
+    least = 2.0**-x.fractional_bits
+    start, stop = least if low is None else max(low, least), point.limit if high is None else min(high, point.limit)
+    if not start < stop or (low is not None and low <= 0):
+        raise EncodingError(
+            f"A range has low < high, both positive and within what the encoding holds, up to {point.limit:g}; "
+            f"got {low} and {high}. Leave out what is not known."
+        )
+    first, last = math.floor(math.log2(start)), min(math.floor(math.log2(stop)), int(math.log2(point.limit)) - 1)
     powers = range(first, last + 1)
     reached = stacked_at_least(x, [2.0**j for j in powers])
     flat = reached.reshape(len(powers), x.size)
@@ -121,6 +125,7 @@ def divide(
     """
     y = private_operand(y)
     x = as_operand(x)
+    check_broadcast("divide", x, y)
     if isinstance(y.share, Known) and (
         not isinstance(x, PrivateTensor) or (isinstance(x.share, Known) and x.share.owner == y.share.owner)
     ):

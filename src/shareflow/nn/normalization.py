@@ -6,14 +6,19 @@ from typing import Any
 
 import tensorflow as tf
 
+from shareflow.nn.approximation import working_bits
 from shareflow.nn.elementary import divide, exp, log, rsqrt, sqrt
-from shareflow.nn.reduction import reduce_max
+from shareflow.nn.reduction import one_axis, reduce_max
 from shareflow.protocol.operand import private_operand
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
-# Fractional bits of a product whose factors are given as many as fit: values up to 2^18.
-_PRODUCT_BITS = 44
+# Fractional bits of a product whose factors are given as many as fit. Squares, and their sums, up to 2^18; a value
+# divided by a root of its kind is at most the root of their number: up to 2^8.
+_SQUARE_BITS = 44
+_RATIO_BITS = 54
+# A sum of terms of which one is 1, as far as that is not rounded down.
+_LEAST_SUM = 0.5
 
 
 def softmax(x: Any, axis: int = -1) -> PrivateTensor:
@@ -25,8 +30,8 @@ def softmax(x: Any, axis: int = -1) -> PrivateTensor:
     if isinstance(x.share, Known):
         return x.known_as(lambda value: tf.nn.softmax(value, axis))
     raised, total, count = _exponentials(x, axis)
-    # One of the terms is 1: the sum lies between 1 and their number.
-    return divide(raised, total, low=1.0, high=float(count + 1), positive=True)
+    # One of the terms is 1: the sum lies between 1 and their number, but for rounding.
+    return divide(raised, total, low=_LEAST_SUM, high=float(count + 1), positive=True)
 
 
 def log_softmax(x: Any, axis: int = -1) -> PrivateTensor:
@@ -37,24 +42,31 @@ def log_softmax(x: Any, axis: int = -1) -> PrivateTensor:
     x = private_operand(x)
     if isinstance(x.share, Known):
         return x.known_as(lambda value: tf.nn.log_softmax(value, axis))
-    x = x.ready()
+    x, axis = x.ready(), one_axis(axis, x.ndim)
     largest = reduce_max(x, axis, keepdims=True)
     shifted = (x - largest).reusable()
     terms = exp(shifted, high=0.0)
     count = x.shape[axis]
-    return shifted - log(terms.sum(axis, keepdims=True), low=1.0, high=float(count + 1))
+    return shifted - log(terms.sum(axis, keepdims=True), low=_LEAST_SUM, high=float(count + 1))
 
 
 def _exponentials(x: PrivateTensor, axis: int) -> tuple[PrivateTensor, PrivateTensor, int]:
-    x = x.ready()
+    x, axis = x.ready(), one_axis(axis, x.ndim)
     raised = exp(x - reduce_max(x, axis, keepdims=True), high=0.0).ready()
     return raised, raised.sum(axis, keepdims=True), x.shape[axis]
 
 
 def variance(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
-    """Mean of the squared deviations from the mean. Rounds: masking, a product."""
+    """Mean of the squared deviations from the mean.
+
+    Right while their sum stays below 2^18, or 2^(62 - 2 f) where that is less. Rounds: masking, a product.
+    """
     x = private_operand(x)
-    deviation = (x - x.mean(axis, keepdims=True)).ready() if x.protocol is not None else x - x.mean(axis, keepdims=True)
+    deviation = x - x.mean(axis, keepdims=True)
+    if deviation.protocol is not None:
+        deviation = deviation.ready()
+        if 2 * deviation.fractional_bits > _SQUARE_BITS:
+            deviation = deviation.at_scale(deviation.protocol.fixed_point.fractional_bits)
     return (deviation * deviation).mean(axis, keepdims)
 
 
@@ -82,11 +94,20 @@ def _over_root(x: PrivateTensor, squares: PrivateTensor, epsilon: float) -> Priv
     """x / sqrt(squares + epsilon). The root keeps more bits than the encoding: a large x would magnify its rounding."""
     if isinstance(x.share, Known):
         return x * rsqrt(squares + epsilon)
-    x = x.ready()
-    root = rsqrt(squares.ready() + epsilon, low=epsilon)
-    return x.exactly_times(root.at_scale(min(root.fractional_bits, _PRODUCT_BITS - x.fractional_bits)))
+    x, squares = x.ready(), _guarded(squares)
+    root = rsqrt(squares + epsilon, low=epsilon or None)
+    return x.exactly_times(root.at_scale(min(root.fractional_bits, _RATIO_BITS - x.fractional_bits)))
+
+
+def _guarded(squares: PrivateTensor) -> PrivateTensor:
+    """Squares with more bits than the encoding: a root magnifies the rounding of small ones."""
+    return squares.at_scale(min(squares.fractional_bits, working_bits(squares)))
 
 
 def standard_deviation(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
-    """Square root of the variance."""
-    return sqrt(variance(x, axis, keepdims))
+    """Square root of the variance.
+
+    Error: 4 units times max(1, result); near 0, where a root magnifies the rounding of the variance, 1 / result times.
+    """
+    squares = variance(x, axis, keepdims)
+    return sqrt(squares if squares.protocol is None else _guarded(squares))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from shareflow.errors import ShapeError
 from shareflow.nn.geometry import explicit_padding, pair
 from shareflow.nn.reduction import max_tree
 from shareflow.protocol import op as ops
@@ -68,4 +69,10 @@ def max_pool2d(x: PrivateValue, size: Any = 2, strides: Any = None, padding: Any
 def _place(x: PrivateValue, size: Any, strides: Any, padding: Any) -> tuple[Any, Any, Any]:
     window = pair(size, "the window")
     steps = window if strides is None else pair(strides, "strides")
-    return window, steps, explicit_padding(padding, x.shape, window, steps)
+    sides = explicit_padding(padding, x.shape, window, steps)
+    if any(side >= reach for pair_, reach in zip(sides, window, strict=True) for side in pair_):
+        raise ShapeError(
+            f"Padding is smaller than the window, so that each window holds an element of the image; got {sides} for "
+            f"a window of {window}. Use less padding, or pad the values themselves first."
+        )
+    return window, steps, sides

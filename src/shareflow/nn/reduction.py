@@ -55,7 +55,7 @@ def one_hot(places: Any, depth: int) -> PrivateTensor:
     Rounds: masking the places, then a comparison.
     """
     places = private_operand(places)
-    if not isinstance(depth, int) or depth < 1:
+    if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
         raise ShapeError(f"The depth of a one-hot vector is a whole number of at least 1; got {depth!r}.")
     if isinstance(places.share, Known):
         reached = concat([(places >= j)[None] for j in range(1, depth)] or [(places * 0)[None]], 0)
@@ -79,8 +79,8 @@ def sort(x: Any, axis: int = -1, descending: bool = False, bound: float | None =
 def top_k(x: Any, k: int, axis: int = -1, bound: float | None = None) -> tuple[PrivateTensor, PrivateTensor]:
     """The k largest along an axis, largest first, and their places. Rounds: as sort."""
     x = private_operand(x)
-    (along,) = axes_of(axis, x.ndim)
-    if not isinstance(k, int) or not 1 <= k <= x.shape[along]:
+    along = one_axis(axis, x.ndim)
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= x.shape[along]:
         raise ShapeError(f"top_k takes 1 to {x.shape[along]} of an axis of that length; got {k!r}.")
     values, places = _sorted(x, axis, _places(_lines(x, axis)[0]), bound)
     first = [slice(None)] * x.ndim
@@ -114,7 +114,8 @@ def _larger(left: PrivateTensor, right: PrivateTensor, bound: float | None) -> t
 
 def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
     """Largest first along an axis; places [n, ...rest] are moved along."""
-    values, (along,) = _lines(x, axis)
+    along = one_axis(axis, x.ndim)
+    values, _ = _lines(x, along)
     count = values.shape[0]
     for low, high in _network(count):
         still = sorted(set(range(count)) - {*low, *high})
@@ -159,6 +160,18 @@ def _lines(x: PrivateTensor, axis: Any) -> tuple[PrivateTensor, list[int]]:
     if not isinstance(x.share, Known):
         x = x.reusable()
     return x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
+
+
+def one_axis(axis: Any, rank: int) -> int:
+    """The one axis that is meant, from 0 to rank - 1.
+
+    Raises:
+        ShapeError: there is no such axis, or several are given.
+    """
+    axes = axes_of(axis, rank)
+    if len(axes) != 1:
+        raise ShapeError(f"This function works along one axis; got {axis}. Reshape several into one first.")
+    return axes[0]
 
 
 def _places(lines: PrivateTensor) -> PrivateTensor:

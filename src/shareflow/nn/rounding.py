@@ -57,6 +57,6 @@ def _shift(x: PrivateTensor, bits: int, fractional_bits: int) -> PrivateTensor:
 
 
 def _amount(bits: int) -> int:
-    if not isinstance(bits, int) or not 0 <= bits < 62:
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 0 <= bits < 62:
         raise EncodingError(f"A shift is by 0 to 61 bits, public; got {bits!r}.")
     return bits

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from shareflow.errors import EncodingError
 from shareflow.protocol.compare import at_least, non_negative
-from shareflow.protocol.operand import as_operand, private_operand
+from shareflow.protocol.operand import as_operand, check_broadcast, private_operand
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
@@ -23,12 +24,18 @@ def chosen(bits: PrivateTensor, x: Any) -> PrivateTensor:
 
 def where(condition: Any, x: Any, y: Any) -> PrivateTensor:
     """x where the bit is 1, else y: y + condition * (x - y). Rounds: masking x - y."""
-    x, y = as_operand(x), as_operand(y)
+    x, y, bits = as_operand(x), as_operand(y), private_operand(condition)
+    if bits.protocol is not None and bits.fractional_bits:
+        raise EncodingError(
+            "where chooses by results of comparisons, which are 0 or 1; got a condition with "
+            f"{bits.fractional_bits} fractional bits. Compare it first, for example x > 0."
+        )
     if not isinstance(x, PrivateTensor) and not isinstance(y, PrivateTensor):
         # Between public values: linear in the bit.
-        return as_operand(condition) * (np.asarray(x) - np.asarray(y)) + y
+        return bits * (np.asarray(x) - np.asarray(y)) + y
     difference = x - y if isinstance(x, PrivateTensor) else -(y - x)
-    return chosen(private_operand(condition), difference) + y
+    check_broadcast("where", bits, difference)
+    return chosen(bits, difference) + y
 
 
 def maximum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
@@ -73,4 +80,4 @@ def _comparable(x: PrivateTensor) -> PrivateTensor:
 
 def _both(x: Any, y: Any) -> tuple[Any, Any]:
     x, y = as_operand(x), as_operand(y)
-    return (x, y) if isinstance(x, PrivateTensor) else (y, x)
+    return (x, y) if isinstance(x, PrivateTensor) else (private_operand(y), x)

@@ -71,7 +71,7 @@ def elu(x: Any, alpha: float = 1.0) -> PrivateTensor:
 
 
 def leaky_relu(x: Any, slope: float = 0.2) -> PrivateTensor:
-    """x where x > 0, else slope x: one comparison. Rounds: as relu."""
+    """x where x > 0, else slope x: one comparison; for |x| up to slope times what the encoding holds. Rounds: as relu."""
     x = private_operand(x)
     return relu(x) * (1 - slope) + x * slope
 
@@ -82,7 +82,7 @@ def hard_sigmoid(x: Any) -> PrivateTensor:
 
 
 def hard_swish(x: Any) -> PrivateTensor:
-    """x relu6(x + 3) / 6. Rounds: as relu, and a product."""
+    """x relu6(x + 3) / 6, for |x| up to an eighth of what the encoding holds. Rounds: as relu, and a product."""
     x = private_operand(x)
     return x * relu6(x + 3) / 6
 

@@ -121,6 +121,8 @@ def logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
         return real(op, owner, x, y)
     if not isinstance(y, PrivateTensor):
         # A public bit: linear in x.
+        if isinstance(y, np.ndarray) and not np.all((y == 0) | (y == 1)):
+            raise EncodingError("~, &, | and ^ take values that are 0 or 1; a public one given is neither. Compare it first.")
         bits = np.asarray(y, np.int64) if isinstance(y, np.ndarray) else tf.cast(y, tf.float64)
         return x * bits if op is ops.AND else x + bits - x * (2 * bits)
     protocol = meeting_protocol(x, y)
