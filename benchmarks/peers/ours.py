@@ -29,6 +29,9 @@ class Ours:
             compute, values = task.ours, problem.inputs
         # Shared here, outside of what is timed; masking them is part of each run.
         self._inputs = [sf.private_tensor(value, "client").shared(current_protocol()) for value in values]
+        if task.stored:
+            # As private variables keep them: masked once, when they are loaded.
+            self._inputs = [value.reusable() for value in self._inputs]
         # A product has twice the fractional bits. They are cut, as the peer does, so that results can be used on.
         self._function = sf.function(lambda *inputs: compute(*inputs).ready())
         self.cost = self._function.cost(*self._inputs)

@@ -40,7 +40,7 @@ class Task:
     """One row of the comparison.
 
     ``needs`` are the names in shareflow.nn without which it is skipped. ``decides`` says that the result is made of
-    decisions, whose error is counted and not measured.
+    decisions, whose error is counted and not measured. ``stored`` operands are masked beforehand, as private variables.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Task:
     ours: Callable[..., Any] | None = None
     needs: tuple[str, ...] = ()
     decides: bool = False
+    stored: bool = False
 
     def make(self) -> Problem:
         """Its problem; the same data whatever other tasks are run."""
@@ -208,6 +209,27 @@ def _registry() -> dict[str, Task]:
         Task("matmul-128x784x128", "matmul 128 x 784 x 128", _matmul(128, 784, 128), lambda a, b: a @ b),
         Task("matmul-1024", "matmul 1024 x 1024 x 1024", _matmul(1024, 1024, 1024), lambda a, b: a @ b),
         Task("multiply", "multiply, 10^6", _operation("multiply", np.multiply, million, million), lambda a, b: a * b),
+        Task(
+            "matmul-128x784x128-stored",
+            "matmul 128 x 784 x 128, stored",
+            _matmul(128, 784, 128),
+            lambda a, b: a @ b,
+            stored=True,
+        ),
+        Task(
+            "matmul-1024-stored",
+            "matmul 1024 x 1024 x 1024, stored",
+            _matmul(1024, 1024, 1024),
+            lambda a, b: a @ b,
+            stored=True,
+        ),
+        Task(
+            "multiply-stored",
+            "multiply, 10^6, stored",
+            _operation("multiply", np.multiply, million, million),
+            lambda a, b: a * b,
+            stored=True,
+        ),
         Task("relu", "ReLU, 10^6", _operation("relu", lambda x: np.maximum(x, 0), million), _nn("relu")),
         Task(
             "greater",
