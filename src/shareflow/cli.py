@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,12 +54,6 @@ app = typer.Typer(
 )
 
 MODEL_OWNER, CLIENT = "model-owner", "client"
-
-
-@app.callback()
-def _command() -> None:
-    # Anything TensorFlow says on loading would stand between the lines of a table.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @app.command(epilog=_PREDICT_EXAMPLES)

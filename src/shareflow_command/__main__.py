@@ -1,0 +1,5 @@
+"""`python -m shareflow_command`."""
+
+from shareflow_command import main
+
+main()
