@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shareflow.audit.cost import Cost
@@ -89,7 +90,7 @@ class PrivateModel:
         receiver: Party | str,
         input_owner: Party | str | None = None,
         batch_size: int = 32,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> np.ndarray:
         """Predictions for an array [n, *input_shape], as the receiver sees them: float32 [n, ...].
 
@@ -98,7 +99,7 @@ class PrivateModel:
             receiver: who alone learns the result.
             input_owner: whose samples they are; the receiver's, if not said.
             batch_size: how many go together; the last batch is filled up.
-            progress: shows a bar while more than one batch is computed.
+            progress: shows a bar while more than one batch is computed; where not said, on a terminal.
 
         Raises:
             ShapeError: the samples have another shape or are no numbers.
@@ -113,7 +114,8 @@ class PrivateModel:
         batches = max(1, math.ceil(len(samples) / batch_size))
         size = min(batch_size, max(len(samples), 1))
         results = []
-        with _bar(batches if progress and batches > 1 else 0) as bar:
+        shown = Console(stderr=True).is_terminal if progress is None else progress
+        with _bar(batches if shown and batches > 1 else 0) as bar:
             task = bar.add_task("private prediction", total=batches)
             for start in range(0, batches * size, size):
                 batch = samples[start : start + size]
@@ -233,7 +235,12 @@ def _measure(name: str, step: Function[Any], value: Any, repeats: int) -> tuple[
 
 def _bar(total: int) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not total
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not total,
     )
 
 
