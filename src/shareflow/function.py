@@ -16,8 +16,7 @@ from shareflow.errors import RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
 from shareflow.protocol.protocol import Protocol
-from shareflow.protocol.tensor import PrivateTensor, PrivateValue, richest
-from shareflow.protocol.variable import PrivateVariable
+from shareflow.protocol.tensor import PrivateTensor, richest
 from shareflow.runtime.local import LocalProgram, Timing
 from shareflow.runtime.program import Program, build
 from shareflow.share.share import Share, template
@@ -226,6 +225,3 @@ def function(python_function: F) -> Function[F]:
     ...     return (x @ w).reveal("client")
     """
     return Function(python_function)
-
-
-__all__ = ["Function", "PrivateValue", "PrivateVariable", "Traced", "function"]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
@@ -20,7 +19,6 @@ from shareflow.errors import EncodingError
 from shareflow.protocol import op as ops
 from shareflow.protocol.arithmetic import concat
 from shareflow.protocol.compare import stacked_at_least
-from shareflow.protocol.operand import public_beside
 from shareflow.protocol.tensor import PrivateTensor
 
 Reals = NDArray[np.float64]
@@ -202,12 +200,3 @@ def evaluate(spline: Spline, x: PrivateTensor) -> PrivateTensor:
 def fitted(function: RealFunction, fractional_bits: int, low: float, high: float, left: float, right: float) -> Spline:
     """The spline of a function for an encoding: within half a unit on [low, high]."""
     return fit_spline(function, low, high, 2.0 ** -(fractional_bits + 1), left, right)
-
-
-def constant(x: PrivateTensor, value: Reals | float) -> PrivateTensor:
-    """A public value in the shape of x, where a private one is expected."""
-    bits = x.protocol_of_shares().fixed_point.fractional_bits
-    return public_beside(x, np.broadcast_to(np.asarray(value, np.float64), x.shape), bits)
-
-
-__all__ = ["Spline", "constant", "evaluate", "fit", "fit_spline", "fit_to", "fitted", "polynomial_in", "powers", "tf"]

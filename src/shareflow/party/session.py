@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow as tf
 
 from shareflow.errors import PlacementError, RandomnessError
-from shareflow.party.party import Party, as_party
+from shareflow.party.party import Party
 from shareflow.party.send import Kind
 
 # ring/uniform.py numbers the streams of an execution with 31 bits.
@@ -267,18 +267,3 @@ def add_effect(operation: tf.Operation) -> None:
 def in_trace() -> bool:
     """Whether a shareflow function is being traced just now."""
     return not tf.executing_eagerly() and tf.compat.v1.get_default_graph() in _traces
-
-
-__all__ = [
-    "EagerExecution",
-    "Execution",
-    "GraphExecution",
-    "Session",
-    "add_effect",
-    "as_party",
-    "current_execution",
-    "current_session",
-    "in_trace",
-    "insecure_session",
-    "trace",
-]
