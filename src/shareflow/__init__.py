@@ -3,6 +3,7 @@
 from shareflow import errors as errors
 from shareflow import nn as nn
 from shareflow.audit.cost import Cost as Cost
+from shareflow.audit.view import Audit as Audit
 from shareflow.compiler.private_model import PrivateModel as PrivateModel
 from shareflow.compiler.private_model import private_model as private_model
 from shareflow.function import function as function

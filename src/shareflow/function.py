@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from shareflow.audit.cost import Cost, cost_of
+from shareflow.audit.view import Audit, audit
 from shareflow.errors import RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
@@ -142,6 +143,10 @@ class Function(Generic[F]):
     def cost(self, *arguments: Any, **options: Any) -> Cost:
         """Rounds and bytes of one call with arguments of this form; nothing is run."""
         return self.trace(*arguments, **options).cost
+
+    def audit(self, *arguments: Any, **options: Any) -> Audit:
+        """What each party's messages can tell it in one call with arguments of this form, proved from the graph."""
+        return audit(self.trace(*arguments, **options).program.graph)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:

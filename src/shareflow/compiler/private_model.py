@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shareflow.audit.cost import Cost
+from shareflow.audit.view import Audit
 from shareflow.compiler.keras_chain import chain_of
 from shareflow.compiler.keras_layers import Step, convert
 from shareflow.compiler.pool_before_relu import pool_before_relu
@@ -128,6 +129,10 @@ class PrivateModel:
     def cost(self, batch_size: int = 1) -> Cost:
         """Rounds and bytes of one prediction, sharing its input and revealing its result included."""
         return self._predictor(_CLIENT).cost(self._zeros(batch_size))
+
+    def audit(self, batch_size: int = 1) -> Audit:
+        """What each party's messages can tell it in one prediction, proved from the graph."""
+        return self._predictor(_CLIENT).audit(self._zeros(batch_size))
 
     def report(self, batch_size: int = 1, repeats: int = 5) -> Report:
         """Runs a batch layer by layer, offline and online part one after the other, and tells what each took.
