@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -390,3 +391,18 @@ def test_as_a_process(model, model_file, samples, tmp_path):
 def test_a_process_says_nothing_that_is_not_its_own(model_file, monkeypatch, tmp_path):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     assert process("predict", "--help").stderr == ""
+
+
+def test_audit_proves_a_model_and_gives_it_to_scripts(model_file):
+    shown = run("audit", model_file)
+    assert shown.exit_code == 0, shown.output
+    assert "Proved from the graph" in shown.output and "server0" in shown.output
+    given = run("audit", model_file, "--json")
+    views = {view["party"]: view for view in json.loads(given.stdout)["views"]}
+    assert views["server0"]["removed"] and not views["server0"]["learned"] and views["client"]["learned"]
+
+
+def test_audit_of_no_model_is_an_error(tmp_path):
+    failed = run("audit", tmp_path / "none.keras")
+    assert failed.exit_code == 1
+    assert "There is no model" in failed.output

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,6 +171,34 @@ def demo(
 
     _check_writable(picture, "--picture", (".png",))
     demonstration.run(Console(), data, images, picture)
+
+
+@app.command(
+    epilog="**Examples**\n\n"
+    "`shareflow audit digits.keras` proves, from the graph of a prediction, what each party can learn.\n\n"
+    "`shareflow audit digits.keras --json` gives the same to scripts; the exit status is 1 where something is found."
+)
+def audit(
+    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras).")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples that are predicted together.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON: views, orders of removal, findings.")] = False,
+) -> None:
+    """Prove what each party of a private prediction can learn, from its graph alone; nothing is run."""
+    import shareflow as sf
+    from shareflow import display
+
+    private = sf.private_model(_load_model(model), owner=MODEL_OWNER)
+    checked = private.audit(batch_size)
+    if json_:
+        print(json.dumps(dataclasses.asdict(checked), default=_plain, indent=2))
+    else:
+        Console().print(display.audit_table(checked, private.cost(batch_size)))
+    if not checked.passed:
+        raise typer.Exit(1)
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else str(value)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from shareflow import data, display, networks
 from shareflow.compiler.private_model import PrivateModel, private_model
-from shareflow.party.send import Kind
 from shareflow.protocol.placement import private_tensor
 from shareflow.share.additive import Additive
 
@@ -105,14 +104,6 @@ def _views(console: Console, private: PrivateModel, x: np.ndarray, picture: Path
         raise TypeError("the demo shows additive shares")
     part0, part1 = (part.numpy() for part in shared.share.parts)
     display.share_png(picture, x[:4], part0, part1)
-    cost = private.cost(1)
-    table = Table("party", "receives", "which is")
-    servers = tuple(server.job for server in private.protocol.computing_parties[:2])
-    for server in servers:
-        got = sum(m.bytes for m in cost.messages if m.to == server)
-        table.add_row(server, f"{got:,} bytes", "noise: shares, masked values, corrections")
-    table.add_row("dealer", f"{sum(m.bytes for m in cost.messages if m.to == 'dealer'):,} bytes", "nothing at all")
-    result = cost.bytes_by_kind().get(Kind.RESULT, 0)
-    table.add_row("client", f"{result:,} bytes", "two shares of its own result")
-    console.print(table)
+    console.print(display.audit_table(private.audit(1), private.cost(1)))
+    console.print("Each message counted as saying nothing is uniform to its receiver; the dealer is sent none.")
     console.print(f"The shares of four images as pictures: {picture}")

@@ -21,6 +21,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from shareflow.audit.cost import Cost
+from shareflow.audit.view import Audit
 from shareflow.errors import ShapeError
 
 # Dark to bright, for terminals that have neither colours nor block characters.
@@ -146,6 +148,26 @@ def report_table(layers: Sequence[CostRow], totals: CostRow | None = None, title
     return table
 
 
+def audit_table(audit: Audit, cost: Cost) -> Table:
+    """What each party receives and what it can learn of it; what the audit cannot account for stands below.
+
+    Args:
+        audit: the views.
+        cost: of the same graph, for the bytes.
+    """
+    table = Table(title="Proved from the graph" if audit.passed else "[bold red]Not accounted for", show_lines=True)
+    for header in ("party", "receives", "says nothing", "learns"):
+        table.add_column(header, justify="left" if header in ("party", "learns") else "right")
+    for view in audit.views:
+        received = sum(message.bytes for message in cost.messages if message.to == view.party)
+        learns = "its own result" if view.learned else "nothing"
+        proved = f"{len(view.removed)} of {len(view.removed) + len(view.learned)} messages"
+        table.add_row(Text(view.party), _size(received), proved, learns)
+    for finding in audit.findings:
+        table.add_row(Text(finding.party), "", "", Text(f"{finding.where}: {finding.why}", style="red"))
+    return table
+
+
 def predictions_table(
     names: Sequence[str],
     scores: NDArray[Any],
@@ -164,13 +186,9 @@ def predictions_table(
         ShapeError: the lengths do not go together.
     """
     if scores.ndim != 2 or len(scores) != len(names) or scores.shape[1] == 0:
-        raise ShapeError(
-            f"Scores are [{len(names)}, classes] for {len(names)} names; got shape {scores.shape}."
-        )
+        raise ShapeError(f"Scores are [{len(names)}, classes] for {len(names)} names; got shape {scores.shape}.")
     if class_names is not None and len(class_names) != scores.shape[1]:
-        raise ShapeError(
-            f"Each class has one name; got {len(class_names)} names for {scores.shape[1]} classes."
-        )
+        raise ShapeError(f"Each class has one name; got {len(class_names)} names for {scores.shape[1]} classes.")
     if labels is not None and len(labels) != len(names):
         raise ShapeError(f"Each input has one label; got {len(labels)} labels for {len(names)} inputs.")
     table = Table()
@@ -188,9 +206,7 @@ def predictions_table(
         ]
         if labels is not None:
             label = int(labels[index])
-            cells.append(
-                Text(_class_name(label, class_names), style="green" if label == best else "bold red")
-            )
+            cells.append(Text(_class_name(label, class_names), style="green" if label == best else "bold red"))
         table.add_row(*cells)
     return table
 
@@ -293,9 +309,7 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim != 2 or pixels.size == 0:
-        raise ShapeError(
-            f"A grey image is [height, width] or [height, width, 1]; got shape {np.shape(image)}."
-        )
+        raise ShapeError(f"A grey image is [height, width] or [height, width, 1]; got shape {np.shape(image)}.")
     if pixels.dtype == np.uint8:
         return pixels
     return (np.clip(pixels.astype(np.float64), 0, 1) * 255).round().astype(np.uint8)
