@@ -75,7 +75,11 @@ class Normal:
     def by_exponent(self, values: np.ndarray, bits: int) -> PrivateTensor:
         """The value for this exponent out of one for each, with that many fractional bits."""
         steps = np.diff(values, prepend=0.0)
-        return self.flat.times(steps[None], bits, ops.MATMUL).reshape(self.shape)
+        # A factor may be above what the encoding holds; its ring element is the same with the point further left.
+        point = self.flat.protocol_of_shares().fixed_point
+        over = max(0, math.ceil(math.log2(np.max(np.abs(steps)) / point.limit))) if np.any(steps) else 0
+        scaled = self.flat.times(steps[None] * 2.0**-over, bits + over, ops.MATMUL)
+        return scaled.moved_point(-over).reshape(self.shape)
 
 
 def normalise(x: PrivateTensor, low: float | None = None, high: float | None = None) -> Normal:

@@ -52,8 +52,9 @@ def log_softmax(x: Any, axis: int = -1) -> PrivateTensor:
 
 def _exponentials(x: PrivateTensor, axis: int) -> tuple[PrivateTensor, PrivateTensor, int]:
     x, axis = x.ready(), one_axis(axis, x.ndim)
-    raised = exp(x - reduce_max(x, axis, keepdims=True), high=0.0).ready()
-    return raised, raised.sum(axis, keepdims=True), x.shape[axis]
+    raised = exp(x - reduce_max(x, axis, keepdims=True), high=0.0)
+    # Summed before truncation: the roundings of many terms would add up.
+    return raised.ready(), raised.sum(axis, keepdims=True), x.shape[axis]
 
 
 def variance(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:

@@ -43,8 +43,11 @@ def right_shift(x: Any, bits: int) -> PrivateTensor:
 
 
 def left_shift(x: Any, bits: int) -> PrivateTensor:
-    """x * 2^bits. Local."""
-    return private_operand(x) * 2 ** _amount(bits)
+    """x * 2^bits, at x's scale. Local."""
+    x, bits = private_operand(x), _amount(bits)
+    if isinstance(x.share, Known):
+        return x * 2**bits
+    return x.at_scale(x.fractional_bits + bits).moved_point(-bits)
 
 
 def _shift(x: PrivateTensor, bits: int, fractional_bits: int) -> PrivateTensor:

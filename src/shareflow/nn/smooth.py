@@ -71,7 +71,10 @@ def elu(x: Any, alpha: float = 1.0) -> PrivateTensor:
 
 
 def leaky_relu(x: Any, slope: float = 0.2) -> PrivateTensor:
-    """x where x > 0, else slope x: one comparison; for |x| up to slope times what the encoding holds. Rounds: as relu."""
+    """x where x > 0, else slope x: one comparison. Rounds: as relu.
+
+    For |x| up to ``slope`` times what the encoding holds, as products with small numbers have more bits.
+    """
     x = private_operand(x)
     return relu(x) * (1 - slope) + x * slope
 

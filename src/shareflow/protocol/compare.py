@@ -102,6 +102,14 @@ def size_bits(x: PrivateTensor, bound: float | None, thresholds: Sequence[float]
     return min(max(math.ceil(math.log2(bound)) + x.fractional_bits, 1), SIGN_BITS)
 
 
+def inverted(value: Any) -> Any:
+    """1 - value, private or public, for values that are 0 or 1."""
+    value = as_operand(value)
+    if isinstance(value, PrivateTensor):
+        return ~value
+    return 1 - (tf.cast(value, tf.float64) if isinstance(value, tf.Tensor) else np.asarray(value, np.float64))
+
+
 def logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
     """NOT, AND, XOR of values that are 0 or 1."""
     operands = [as_operand(other) for other in others]
@@ -122,7 +130,9 @@ def logic(op: Op, x: PrivateTensor, *others: Any) -> PrivateTensor:
     if not isinstance(y, PrivateTensor):
         # A public bit: linear in x.
         if isinstance(y, np.ndarray) and not np.all((y == 0) | (y == 1)):
-            raise EncodingError("~, &, | and ^ take values that are 0 or 1; a public one given is neither. Compare it first.")
+            raise EncodingError(
+                "~, &, | and ^ take values that are 0 or 1; a public one given is neither. Compare it first."
+            )
         bits = np.asarray(y, np.int64) if isinstance(y, np.ndarray) else tf.cast(y, tf.float64)
         return x * bits if op is ops.AND else x + bits - x * (2 * bits)
     protocol = meeting_protocol(x, y)

@@ -140,10 +140,12 @@ class PrivateValue(abc.ABC):
         return compare.logic(ops.AND, self.read(), other)
 
     def __or__(self, other: Any) -> PrivateTensor:
-        return ~(~self & ~operand.as_operand(other))
+        return ~(~self & compare.inverted(other))
 
     def __xor__(self, other: Any) -> PrivateTensor:
         return compare.logic(ops.XOR, self.read(), other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     __hash__ = object.__hash__
 
