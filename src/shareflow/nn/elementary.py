@@ -124,7 +124,7 @@ def divide(
 
     y = m 2^e: x 2^-e first, exactly, then times 1/m. ``low`` and ``high`` bound |y|; ``positive`` says that y > 0 and
     saves the comparison that finds its sign. x / 0 has no meaning and gives an arbitrary value.
-    Error: 4 units times max(1, |x / y|), for |x / y| up to 2^f; with ``high`` up to 2^(62 - f) / high.
+    Error: 2 units times max(1, |x / y|), for |x / y| up to 2^f; with ``high`` up to 2^(62 - f) / high.
     Rounds: (sign of y,) those of :func:`normalise`, a polynomial, two products.
     """
     y = private_operand(y)
@@ -168,7 +168,7 @@ def reciprocal(y: Any, low: float | None = None, high: float | None = None, posi
 
 
 def sqrt(x: Any, low: float | None = None, high: float | None = None) -> PrivateTensor:
-    """The square root of x >= 0. Error: 4 units times max(1, sqrt(x)). Rounds: normalise, polynomial, product."""
+    """The square root of x >= 0. Error: 1 unit times max(1, sqrt(x)). Rounds: normalise, polynomial, product."""
     x = private_operand(x)
     if isinstance(x.share, Known):
         return x.known_as(tf.sqrt)
@@ -176,7 +176,7 @@ def sqrt(x: Any, low: float | None = None, high: float | None = None) -> Private
 
 
 def rsqrt(x: Any, low: float | None = None, high: float | None = None) -> PrivateTensor:
-    """1 / sqrt(x) for x > 0. Error: 4 units times max(1, 1 / sqrt(x)). Rounds: as sqrt."""
+    """1 / sqrt(x) for x > 0. Error: 1 unit times max(1, 1 / sqrt(x)). Rounds: as sqrt."""
     x = private_operand(x)
     if isinstance(x.share, Known):
         return x.known_as(tf.math.rsqrt)
@@ -194,7 +194,7 @@ def _power_of_mantissa(x: PrivateTensor, power: float, low: float | None, high: 
 def log(x: Any, low: float | None = None, high: float | None = None) -> PrivateTensor:
     """The natural logarithm of x > 0, log m + e ln 2.
 
-    Error: 4 units times max(1, |log x|). Rounds: as sqrt less one.
+    Error: 1 unit times max(1, |log x|). Rounds: as sqrt less two.
     """
     x = private_operand(x)
     if isinstance(x.share, Known):
@@ -208,8 +208,8 @@ def log(x: Any, low: float | None = None, high: float | None = None) -> PrivateT
 def power(x: Any, exponent: float, low: float | None = None, high: float | None = None) -> PrivateTensor:
     """x^exponent for a public exponent: by products where it is a small whole number, else exp(exponent log x), x > 0.
 
-    Error of the latter: 4 |exponent| units times max(1, result) and what exp adds: the logarithm's error grows with
-    the exponent.
+    Error of the latter: 2 |exponent| + 3 units times max(1, result), for results up to e^12: the logarithm's error
+    grows with the exponent and with the logarithm.
     """
     x = private_operand(x)
     if isinstance(exponent, (int, np.integer)) and 1 <= exponent <= 64:

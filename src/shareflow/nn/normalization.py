@@ -24,7 +24,7 @@ _LEAST_SUM = 0.5
 def softmax(x: Any, axis: int = -1) -> PrivateTensor:
     """e^x_i / sum_j e^x_j, stable for any x: the maximum is taken off first.
 
-    Error: 4 units. Rounds: those of reduce_max, exp and divide.
+    Error: 2 units. Rounds: those of reduce_max, exp and divide.
     """
     x = private_operand(x)
     if isinstance(x.share, Known):
@@ -37,7 +37,7 @@ def softmax(x: Any, axis: int = -1) -> PrivateTensor:
 def log_softmax(x: Any, axis: int = -1) -> PrivateTensor:
     """x_i - max - log sum_j e^(x_j - max).
 
-    Error: 4 units times max(1, |result|). Rounds: those of reduce_max, exp and log.
+    Error: 3 units times max(1, |result|). Rounds: those of reduce_max, exp and log.
     """
     x = private_operand(x)
     if isinstance(x.share, Known):
@@ -74,7 +74,7 @@ def variance(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
 def layer_norm(x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, epsilon: float = 1e-3) -> PrivateTensor:
     """(x - mean) / sqrt(variance + epsilon) * scale + offset over the given axes.
 
-    Error: 4 units times max(1, |result|), before scale and offset, and times 1 / sqrt(variance + epsilon) where that is
+    Error: 3 units times max(1, |result|), before scale and offset, and times 1 / sqrt(variance + epsilon) where that is
     above 1: it magnifies the rounding of x itself. Rounds: a product, those of rsqrt, a product.
     """
     x = private_operand(x)
@@ -86,7 +86,7 @@ def layer_norm(x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, ep
 
 
 def l2_normalize(x: Any, axis: Any = -1, epsilon: float = 1e-3) -> PrivateTensor:
-    """x / sqrt(sum x^2 + epsilon). Error and rounds: as layer_norm."""
+    """x / sqrt(sum x^2 + epsilon). Error: 4 units, else as layer_norm; rounds too."""
     x = private_operand(x)
     return _over_root(x, (x * x).sum(axis, keepdims=True), epsilon)
 
@@ -108,7 +108,7 @@ def _guarded(squares: PrivateTensor) -> PrivateTensor:
 def standard_deviation(x: Any, axis: Any = None, keepdims: bool = False) -> PrivateTensor:
     """Square root of the variance.
 
-    Error: 4 units times max(1, result); near 0, where a root magnifies the rounding of the variance, 1 / result times.
+    Error: 2 units times max(1, result); near 0, where a root magnifies the rounding of the variance, 1 / result times.
     """
     squares = variance(x, axis, keepdims)
     return sqrt(squares if squares.protocol is None else _guarded(squares))

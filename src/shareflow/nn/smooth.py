@@ -1,8 +1,8 @@
 """Smooth activation functions, each as one spline: knots from one opening, pieces of one degree.
 
 Error: 2 units of 2^-fractional_bits times max(1, |result|), over all x that the encoding holds.
-Rounds: masking x, a comparison, and then powers and a product: 11 to 15 in all. How wide the pieces are and of which
-degree is found for the encoding when a function is first used.
+Rounds: masking x, a comparison, and then powers and a product: 12 or 13 in all at 16 bits. How wide the pieces are and
+of which degree is found for the encoding when a function is first used.
 """
 
 from __future__ import annotations
