@@ -227,18 +227,18 @@ ELEMENTARY = [
     Row(
         "exp(x, high=0)",
         "e^x for x ≤ 0",
-        3,
+        2,
         lambda x: nn.exp(x, high=0.0),
         np.exp,
         lambda f: (grid(f, -limit(f), 0.0),),
     ),
-    Row("log(x)", "natural logarithm of x > 0", 4, nn.log, np.log, positive),
-    Row("sqrt(x)", "square root of x ≥ 0", 4, nn.sqrt, np.sqrt, not_negative),
-    Row("rsqrt(x)", "1 / √x for x > 0", 4, nn.rsqrt, lambda x: 1 / np.sqrt(x), positive),
+    Row("log(x)", "natural logarithm of x > 0", 1, nn.log, np.log, positive),
+    Row("sqrt(x)", "square root of x ≥ 0", 1, nn.sqrt, np.sqrt, not_negative),
+    Row("rsqrt(x)", "1 / √x for x > 0", 1, nn.rsqrt, lambda x: 1 / np.sqrt(x), positive),
     Row(
         "reciprocal(y)",
         "1 / y of either sign",
-        4,
+        2,
         nn.reciprocal,
         lambda y: 1 / y,
         lambda f: (on_grid(np.concatenate([positive(f)[0], -positive(f)[0]]), f)[1:],),
@@ -246,7 +246,7 @@ ELEMENTARY = [
     Row(
         "reciprocal(y, positive=True)",
         "1 / y for y > 0",
-        4,
+        2,
         lambda y: nn.reciprocal(y, positive=True),
         lambda y: 1 / y,
         lambda f: (positive(f)[0][1:],),
@@ -254,7 +254,7 @@ ELEMENTARY = [
     Row(
         "divide(x, y)",
         "x / y of either sign, both private",
-        4,
+        2,
         nn.divide,
         np.divide,
         lambda f: pairs(f, 2.0**f),
@@ -263,7 +263,7 @@ ELEMENTARY = [
     Row(
         "divide(x, y, 1, 16, positive=True)",
         "x / y for y from 1 to 16",
-        4,
+        2,
         lambda x, y: nn.divide(x, y, 1.0, 16.0, positive=True),
         np.divide,
         lambda f: beside(grid(f, -1000.0, 1000.0), grid(f, 1.0, 16.0)),
@@ -272,7 +272,7 @@ ELEMENTARY = [
     Row(
         "power(x, 2.5)",
         "x^2.5 for x > 0, by exp and log",
-        13,
+        8,
         lambda x: nn.power(x, 2.5),
         lambda x: x**2.5,
         lambda f: (grid(f, 0.05, 6.0),),
@@ -281,11 +281,11 @@ ELEMENTARY = [
 
 WIDTH = 10
 NORMALISING = [
-    Row("softmax(x), of 10", "e^x_i / Σ e^x_j", 4, nn.softmax, _softmax, lambda f: (rows(f, WIDTH),), ((ROWS, WIDTH),)),
+    Row("softmax(x), of 10", "e^x_i / Σ e^x_j", 2, nn.softmax, _softmax, lambda f: (rows(f, WIDTH),), ((ROWS, WIDTH),)),
     Row(
         "log_softmax(x), of 10",
         "x_i - log Σ e^x_j",
-        4,
+        3,
         nn.log_softmax,
         _log_softmax,
         lambda f: (rows(f, WIDTH),),
@@ -294,7 +294,7 @@ NORMALISING = [
     Row(
         "layer_norm(x), of 16",
         "(x - mean) / √(variance + 0.001)",
-        4,
+        3,
         nn.layer_norm,
         lambda x: (x - x.mean(-1, keepdims=True)) / _root(x),
         lambda f: (samples(f),),
@@ -314,7 +314,7 @@ NORMALISING = [
     Row(
         "variance(x), of 16",
         "mean of (x - mean)²",
-        4,
+        1,
         lambda x: nn.variance(x, -1),
         lambda x: x.var(-1),
         lambda f: (samples(f),),
@@ -323,7 +323,7 @@ NORMALISING = [
     Row(
         "standard_deviation(x), of 16",
         "√variance",
-        8,
+        2,
         lambda x: nn.standard_deviation(x, -1),
         lambda x: x.std(-1),
         lambda f: (samples(f),),
