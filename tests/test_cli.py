@@ -329,7 +329,7 @@ def test_the_demo(monkeypatch, digits, tmp_path, images):
     assert re.search(rf"images predicted privately │ {min(images, 12)} │", text)
     assert "private and plain say the same digit │ 100.00%" in text
     assert "Proved from the graph" in text and "the dealer is sent none" in text
-    assert re.search(r"client │ 160 bytes", text)
+    assert re.search(r"client │ 160 B │ .* │ its own result", text)
     with Image.open(tmp_path / "seen.png") as picture:
         assert picture.format == "PNG"
 
