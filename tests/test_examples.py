@@ -117,5 +117,5 @@ def test_new_operation(tmp_path):
 def test_new_protocol(tmp_path):
     printed, _ = _run("new_protocol", tmp_path)
     np.testing.assert_allclose(_numbers(printed[: printed.index("]]")]), [11, 13, 12.5, 15], atol=1e-3)
-    assert "2 rounds, 384 bytes, 0 of them dealt ahead" in printed
+    assert "2 rounds, 288 bytes, 0 of them dealt ahead" in printed
     assert "MissingRuleError: ThreeParties has no rule for relu(Replicated)" in printed
