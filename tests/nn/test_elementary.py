@@ -294,3 +294,19 @@ def test_public_values_are_refused():
     for function in (nn.exp, nn.log, nn.sqrt, nn.rsqrt, nn.reciprocal):
         with pytest.raises(PlacementError, match=r"takes a private tensor"):
             function(np.array([1.0]))
+
+
+@pytest.mark.parametrize("f", [8, 12, 16, 20])
+def test_a_divisor_that_its_owner_knows_is_split_in_plaintext(f):
+    rng = np.random.default_rng(f)
+    largest = 2.0 ** (61 - 2 * f)
+    y = np.exp(rng.uniform(np.log(2.0**-f), np.log(largest), 2000)) * rng.choice([-1, 1], 2000)
+    y = np.concatenate([y, 2.0 ** np.arange(-f, 62 - 2 * f), [1000.3, -1]])
+    quotients = rng.uniform(-1, 1, y.size) * 2.0 ** rng.integers(0, f - 1, y.size)
+    x = np.rint(np.clip(quotients * y, -largest, largest) * 2.0**f) / 2.0**f
+    with sf.SPDZ(fixed_point=sf.FixedPoint(f)) as spdz:
+        divisor = sf.private_tensor(y, "bob")
+        for dividend in (sf.private_tensor(x, "alice"), sf.private_tensor(x, "alice").shared(spdz)):
+            got = sf.nn.divide(dividend, divisor).reveal("carol").numpy()
+            error = np.abs(got - x / y) / np.maximum(1, np.abs(x / y)) * 2.0**f
+            assert error.max() <= 2

@@ -20,7 +20,7 @@ from shareflow.nn.approximation import GUARD, fit_to, polynomial_in, working_bit
 from shareflow.nn.selection import absolute
 from shareflow.protocol import op as ops
 from shareflow.protocol.compare import non_negative, stacked_at_least
-from shareflow.protocol.operand import as_operand, check_broadcast, private_operand
+from shareflow.protocol.operand import as_operand, check_broadcast, meeting_protocol, private_operand
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
@@ -137,19 +137,16 @@ def divide(
             lambda value: tf.cast(x.plaintext if isinstance(x, PrivateTensor) else x, value.dtype) / value
         )
     if isinstance(y.share, Known):
-        # Its owner inverts it in plaintext.
-        return x * y.known_as(lambda value: 1 / value)
+        return _by_known(x, y)
     protocol = y.protocol_of_shares()
-    bits, f = working_bits(y), protocol.fixed_point.fractional_bits
+    f = protocol.fixed_point.fractional_bits
     sign: PrivateTensor | None = None
     if not positive:
         y = y.ready().reusable()
         sign = non_negative(y) * 2 - 1
         y = absolute(y)
     normal = normalise(y, low, high)
-    # A quotient of up to 2^f must fit with the bits of both factors.
-    inverse_bits = min(bits, (_VALUE_BITS - f) // 2 - 1)
-    bits = min(bits, _VALUE_BITS - f - inverse_bits)
+    bits, inverse_bits = _quotient_bits(f)
     inverse = _of_mantissa(normal.u, lambda m: 1 / m, 2.0 ** -(f + 2)).at_scale(inverse_bits)
     scale = normal.by_exponent(np.array([2.0**-e for e in normal.exponents]), max(normal.exponents[-1], 0))
     if sign is not None:
@@ -160,6 +157,28 @@ def divide(
         numerator = scale.times(x, f) if np.any(np.asarray(x) != 1) else scale
         numerator = numerator.at_scale(bits)
     return numerator.exactly_times(inverse)
+
+
+def _quotient_bits(f: int) -> tuple[int, int]:
+    """Fractional bits of x 2^-e and of 1/m: a quotient of up to 2^f must fit with the bits of both."""
+    inverse_bits = min(f + GUARD, (_VALUE_BITS - f) // 2 - 1)
+    return min(f + GUARD, _VALUE_BITS - f - inverse_bits), inverse_bits
+
+
+def _by_known(x: PrivateTensor, y: PrivateTensor) -> PrivateTensor:
+    """x / y where y's owner splits it into m 2^e in plaintext: one factor 1 / y would lose what a large y leaves."""
+    protocol = meeting_protocol(x, y)
+    point = protocol.fixed_point
+    bits, inverse_bits = _quotient_bits(point.fractional_bits)
+
+    def exponent(value: tf.Tensor) -> tf.Tensor:
+        return tf.floor(tf.math.log(tf.abs(tf.cast(value, tf.float64))) / tf.cast(math.log(2), tf.float64))
+
+    scale = y.known_as(lambda value: 2.0 ** -exponent(value))
+    inverse = y.known_as(lambda value: 2.0 ** exponent(value) / tf.cast(value, tf.float64))
+    scale_bits = int(math.log2(point.limit))
+    numerator = x.shared(protocol).ready().exactly_times(scale.shared(protocol, scale_bits)).at_scale(bits)
+    return numerator.exactly_times(inverse.shared(protocol, inverse_bits))
 
 
 def reciprocal(y: Any, low: float | None = None, high: float | None = None, positive: bool = False) -> PrivateTensor:
