@@ -310,3 +310,11 @@ def test_a_divisor_that_its_owner_knows_is_split_in_plaintext(f):
             got = sf.nn.divide(dividend, divisor).reveal("carol").numpy()
             error = np.abs(got - x / y) / np.maximum(1, np.abs(x / y)) * 2.0**f
             assert error.max() <= 2
+
+
+def test_a_public_divisor_is_as_with_the_operator():
+    x = sf.private_tensor(np.array([1.0, -6.0]), "alice").shared(sf.SPDZ())
+    y = np.array([4.0, 3.0])
+    assert np.abs(sf.nn.divide(x, y).reveal("carol").numpy() - [0.25, -2]).max() < 1e-4
+    with pytest.raises(PlacementError):
+        sf.nn.divide(y, y)

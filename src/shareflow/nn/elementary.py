@@ -120,15 +120,16 @@ def _of_mantissa(u: PrivateTensor, function: Any, tolerance: float) -> PrivateTe
 def divide(
     x: Any, y: Any, low: float | None = None, high: float | None = None, positive: bool = False
 ) -> PrivateTensor:
-    """x / y for a private divisor, over its whole range, of either sign.
+    """x / y for a private divisor, over its whole range, of either sign; a public one is as with the operator.
 
     y = m 2^e: x 2^-e first, exactly, then times 1/m. ``low`` and ``high`` bound |y|; ``positive`` says that y > 0 and
     saves the comparison that finds its sign. x / 0 has no meaning and gives an arbitrary value.
     Error: 2 units times max(1, |x / y|), for |x / y| up to 2^f; with ``high`` up to 2^(62 - f) / high.
     Rounds: (sign of y,) those of :func:`normalise`, a polynomial, two products.
     """
-    y = private_operand(y)
-    x = as_operand(x)
+    x, y = as_operand(x), as_operand(y)
+    if not isinstance(y, PrivateTensor):
+        return private_operand(x) / y
     check_broadcast("divide", x, y)
     if isinstance(y.share, Known) and (
         not isinstance(x, PrivateTensor) or (isinstance(x.share, Known) and x.share.owner == y.share.owner)
