@@ -95,15 +95,16 @@ def test_a_model_is_freed_with_all_it_traced():
     assert measure(REPEAT, "models", 20, 80) < 25
 
 
-def increments(activation):
-    peaks = [measure(BATCH, batch, activation) for batch in (50, 100, 200)]
-    return peaks[1] - peaks[0], peaks[2] - peaks[1]
+def slopes(activation):
+    """Megabytes for one more sample: from 50 to 200, and from 200 to 400."""
+    small, middle, large = (measure(BATCH, batch, activation) for batch in (50, 200, 400))
+    return (middle - small) / 150, (large - middle) / 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "polynomial"])
 def test_memory_grows_in_proportion_to_the_batch(activation):
-    first, second = increments(activation)
-    # 50 samples more, then 100 more; allocators round, and free late.
-    assert first > 2
-    assert 1.2 < second / first < 3.2
+    first, second = slopes(activation)
+    # Which operations run at once, and so what lives at once, varies from run to run.
+    assert first > 0.2
+    assert 0.4 < second / first < 1.7
