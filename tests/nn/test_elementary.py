@@ -191,7 +191,8 @@ def test_an_owned_divisor_costs_no_comparison():
     known = sf.private_tensor(np.full(64, 3.0), "bob").shared(sf.SPDZ())
     unknown = sf.function(nn.divide).cost(private(np.ones(64)), known)
     owned = sf.function(nn.divide).cost(private(np.ones(64)), sf.private_tensor(np.full(64, 3.0), "bob"))
-    assert owned.rounds == 2 < unknown.rounds
+    # Sharing and masking the factors, and one product truncated and masked between.
+    assert owned.rounds == 4 < unknown.rounds
 
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
