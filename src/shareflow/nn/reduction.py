@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from shareflow.errors import ShapeError
-from shareflow.nn.selection import chosen
+from shareflow.nn.selection import chosen, comparable
 from shareflow.protocol.arithmetic import concat
 from shareflow.protocol.compare import non_negative, stacked_at_least
 from shareflow.protocol.operand import private_operand, public_beside
@@ -105,9 +105,7 @@ def max_tree(values: PrivateTensor, places: Any = None, bound: float | None = No
 
 def _larger(left: PrivateTensor, right: PrivateTensor, bound: float | None) -> tuple[PrivateTensor, PrivateTensor]:
     """([left >= right], the larger)."""
-    difference = left - right
-    if not isinstance(difference.share, Known):
-        difference = difference.reusable()
+    difference = comparable(left - right)
     wins = non_negative(difference, bound)
     return wins, right + chosen(wins, difference)
 
@@ -157,9 +155,7 @@ def _lines(x: PrivateTensor, axis: Any) -> tuple[PrivateTensor, list[int]]:
     count = int(np.prod([x.shape[i] for i in axes]))
     if not count:
         raise ShapeError(f"There is no largest of no elements: shape {x.shape}, axes {axes}.")
-    if not isinstance(x.share, Known):
-        x = x.reusable()
-    return x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
+    return comparable(x).transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
 
 
 def one_axis(axis: Any, rank: int) -> int:

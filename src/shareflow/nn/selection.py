@@ -41,7 +41,7 @@ def where(condition: Any, x: Any, y: Any) -> PrivateTensor:
 def maximum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
     """max(x, y), exactly, for any operands of which one is private; |x - y| < bound. Rounds: as relu."""
     x, y = _both(x, y)
-    difference = _comparable(x - y)
+    difference = comparable(x - y)
     return chosen(non_negative(difference, bound), difference) + y
 
 
@@ -49,7 +49,7 @@ def minimum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
     """min(x, y), exactly. Rounds: as relu."""
     x, y = _both(x, y)
     # x + (y - x) where that is negative.
-    difference = _comparable(y - x)
+    difference = comparable(y - x)
     return x + chosen(~non_negative(difference, bound), difference)
 
 
@@ -58,7 +58,7 @@ def sign(x: Any, bound: float | None = None) -> PrivateTensor:
     x = private_operand(x)
     if isinstance(x.share, Known):
         return x.known_as(tf.sign)
-    x = _comparable(x)
+    x = comparable(x)
     unit = 2.0**-x.fractional_bits
     not_below, above = at_least(x, (0.0, unit), bound)
     return above + not_below - 1
@@ -69,11 +69,11 @@ def absolute(x: Any, bound: float | None = None) -> PrivateTensor:
     x = private_operand(x)
     if isinstance(x.share, Known):
         return x.known_as(tf.abs)
-    x = _comparable(x)
+    x = comparable(x)
     return chosen(non_negative(x, bound), x) * 2 - x
 
 
-def _comparable(x: PrivateTensor) -> PrivateTensor:
+def comparable(x: PrivateTensor) -> PrivateTensor:
     """Masked once, for the comparison and the product that follows."""
     return x if isinstance(x.share, Known) else x.reusable()
 

@@ -50,7 +50,6 @@ from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.rules import Rules
 from shareflow.ring import kernels
 from shareflow.ring.fixed_point import FixedPoint
-from shareflow.ring.ring import INT64, Ring
 from shareflow.share.additive import Additive
 from shareflow.share.boolean import MaskedBits
 from shareflow.share.known import Known
@@ -74,7 +73,6 @@ class SPDZ(Protocol):
 
     servers: tuple[Party, Party] = field(default_factory=lambda: (Party("server0"), Party("server1")))
     dealer: Party = field(default_factory=lambda: Party("dealer"))
-    ring: Ring = field(default=INT64, repr=False)
     fixed_point: FixedPoint = field(default_factory=FixedPoint)
     truncation: Truncation = field(default_factory=ExactWrap)
     comparison: Comparison = field(default_factory=MaskedCarry)
