@@ -11,16 +11,47 @@ ShareflowError
 ├── RandomnessError       a use that would repeat a mask
 ├── UnsupportedModelError a Keras model, or a layer of it, that cannot be made private
 ├── KernelError           the native kernels are missing or cannot do what was forced
-└── DataError             an input file or folder that cannot be read as asked
+├── DataError             an input file or folder that cannot be read as asked
+└── PlanError, ConfigError, ChannelError, PeerError, RequestError, StoreError, TimeLimitError
+                          of plans, parties and clients on their own: shareflow_client/errors.py
 
 Each text gives the rule, what was given, and the way out; none ever holds secret data.
 """
 
 from __future__ import annotations
 
+from shareflow_client.errors import (
+    ChannelError,
+    ConfigError,
+    PeerError,
+    PlanError,
+    RequestError,
+    ShareflowError,
+    StoreError,
+    TimeLimitError,
+)
 
-class ShareflowError(Exception):
-    """Base of all errors of this package."""
+__all__ = [
+    "ChannelError",
+    "ConfigError",
+    "DataError",
+    "EncodingError",
+    "KernelError",
+    "MissingRuleError",
+    "MixedProtocolsError",
+    "NotRevealedError",
+    "PeerError",
+    "PlacementError",
+    "PlanError",
+    "ProtocolError",
+    "RandomnessError",
+    "RequestError",
+    "ShapeError",
+    "ShareflowError",
+    "StoreError",
+    "TimeLimitError",
+    "UnsupportedModelError",
+]
 
 
 class PlacementError(ShareflowError):
