@@ -18,6 +18,7 @@ import tensorflow as tf
 from shareflow.errors import EncodingError, from_graph
 from shareflow.party.send import Kind, parse
 from shareflow.party.session import Session, current_session
+from shareflow.runtime.definition import without_devices
 from shareflow.runtime.program import Program
 
 # Elements of the largest tensor up to which one thread is faster.
@@ -37,7 +38,7 @@ class LocalProgram:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        definition = _unpinned(program.graph.as_graph_def())
+        definition = without_devices(program.graph.as_graph_def())
         self._graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
         self._whole = self._prune(program.feeds, (*program.outputs, *program.effects))
         self._executor = "SINGLE_THREADED_EXECUTOR" if _is_small(program) else ""
@@ -119,28 +120,6 @@ def _is_small(program: Program) -> bool:
     outputs = (output for operation in program.graph.get_operations() for output in operation.outputs)
     largest = max((math.prod(o.shape) for o in outputs if o.shape.is_fully_defined()), default=0)
     return largest <= _SMALL and not program.effects and not program.graph.as_graph_def().library.function
-
-
-def _unpinned(definition: Any) -> Any:
-    """A graph definition without devices. Functions that it calls get new names, as their bodies change."""
-    renamed = {f.signature.name: f"{f.signature.name}_unpinned" for f in definition.library.function}
-    for function in definition.library.function:
-        function.signature.name = renamed[function.signature.name]
-    for gradient in definition.library.gradient:
-        gradient.function_name = renamed.get(gradient.function_name, gradient.function_name)
-        gradient.gradient_func = renamed.get(gradient.gradient_func, gradient.gradient_func)
-    bodies = (definition.node, *(function.node_def for function in definition.library.function))
-    for node in (node for body in bodies for node in body):
-        node.device = ""
-        node.op = renamed.get(node.op, node.op)
-        for attribute in node.attr.values():
-            for called in (attribute.func, *attribute.list.func) if _calls(attribute) else ():
-                called.name = renamed.get(called.name, called.name)
-    return definition
-
-
-def _calls(attribute: Any) -> bool:
-    return attribute.HasField("func") or (attribute.HasField("list") and bool(attribute.list.func))
 
 
 def _wait(tensors: Sequence[tf.Tensor]) -> None:
