@@ -1,0 +1,7 @@
+"""What a computing party keeps on disk: encrypted, durable, and given out once. See docs/store.md."""
+
+from __future__ import annotations
+
+from shareflow.runtime.store.store import Material, NewMaterial, Store
+
+__all__ = ["Material", "NewMaterial", "Store"]
