@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,11 +15,12 @@ import tensorflow as tf
 
 from shareflow.audit.cost import Cost, cost_of
 from shareflow.audit.view import Audit, audit
-from shareflow.errors import RandomnessError, ShapeError
+from shareflow.errors import PlacementError, RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, richest
+from shareflow.runtime.current import Runtime, current_runtime
 from shareflow.runtime.local import LocalProgram, Timing
 from shareflow.runtime.program import Program, build
 from shareflow.share.share import Share, template
@@ -103,11 +106,15 @@ class Traced:
     """One graph of a function: for arguments of one form."""
 
     program: Program
-    local: LocalProgram
     results: list[_Leaf]
     result_shape: Any
     keep: Any
     trace_seconds: float
+
+    @functools.cached_property
+    def local(self) -> LocalProgram:
+        """Ready to run in this process."""
+        return LocalProgram(self.program)
 
     @functools.cached_property
     def cost(self) -> Cost:
@@ -128,10 +135,62 @@ class Function(Generic[F]):
             # Inside another function it is built in place, with streams of its own.
             return self.python_function(*arguments, **options)
         traced, tensors = self._trace((arguments, options))
-        return self._results(traced, traced.local.run(tensors))
+        runtime = current_runtime()
+        if runtime is None:
+            return self._results(traced, traced.local.run(tensors))
+        return self._results(traced, runtime.run(traced.program, traced.program.values(tensors)))
+
+    @property
+    def width(self) -> int:
+        """How many calls :meth:`map` computes side by side where it is called."""
+        runtime = current_runtime()
+        return 1 if runtime is None else runtime.width
+
+    def map(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The results of one call for each tuple of arguments, in their order.
+
+        On a cluster with several groups of workers the groups compute calls side by side; execution indices are
+        given in the order of the calls. Where a call has effects, such as assigning a variable, calls run one
+        after the other.
+        """
+        runtime = current_runtime()
+        if runtime is None or runtime.width == 1 or in_trace():
+            return (self(*arguments) for arguments in calls)
+        return self._side_by_side(calls, runtime)
+
+    def _side_by_side(self, calls: Iterable[tuple[Any, ...]], runtime: Runtime) -> Iterator[Any]:
+        pool = futures.ThreadPoolExecutor(runtime.width)
+        waiting: collections.deque[tuple[Traced, futures.Future[list[tf.Tensor]]]] = collections.deque()
+        try:
+            for arguments in calls:
+                traced, tensors = self._trace((arguments, {}))
+                # An index and keys are taken here: a session belongs to the thread that entered it.
+                values = traced.program.values(tensors)
+                while waiting and (traced.program.effects or len(waiting) >= 2 * runtime.width):
+                    yield self._next_result(waiting)
+                waiting.append((traced, pool.submit(runtime.run, traced.program, values)))
+                if traced.program.effects:
+                    yield self._next_result(waiting)
+            while waiting:
+                yield self._next_result(waiting)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _next_result(self, waiting: collections.deque[tuple[Traced, futures.Future[list[tf.Tensor]]]]) -> Any:
+        traced, outputs = waiting.popleft()
+        return self._results(traced, outputs.result())
 
     def timed(self, *arguments: Any, **options: Any) -> tuple[Any, Timing]:
-        """The result, and the seconds of the dealer's part and of the rest, run one after the other."""
+        """The result, and the seconds of the dealer's part and of the rest, run one after the other.
+
+        Raises:
+            PlacementError: inside a cluster's block; the two parts are measured in this process.
+        """
+        if current_runtime() is not None:
+            raise PlacementError(
+                "timed() runs the dealer's part and the rest in this process, one after the other; it was called where "
+                "calls run on a cluster. Call it outside of that block."
+            )
         traced, tensors = self._trace((arguments, options))
         outputs, timing = traced.local.run_in_halves(tensors)
         return self._results(traced, outputs), timing
@@ -203,7 +262,7 @@ class Function(Generic[F]):
         program = build(body, arguments)
         # Variables and models given as arguments may be keyed by identity: they live as long as their graph.
         keep = [leaf.rebuild for leaf in leaves if not leaf.owners]
-        return Traced(program, LocalProgram(program), results, result_shape, keep, time.perf_counter() - began)
+        return Traced(program, results, result_shape, keep, time.perf_counter() - began)
 
     @staticmethod
     def _results(traced: Traced, outputs: list[tf.Tensor]) -> Any:

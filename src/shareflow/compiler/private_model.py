@@ -99,7 +99,8 @@ class PrivateModel:
             x: the samples, in plaintext at their owner.
             receiver: who alone learns the result.
             input_owner: whose samples they are; the receiver's, if not said.
-            batch_size: how many go together; the last batch is filled up.
+            batch_size: how many go together at most; the last batch is filled up. On a cluster with several groups of
+                workers, fewer, where that gives every group its part.
             progress: shows a bar while more than one batch is computed; where not said, on a terminal.
 
         Raises:
@@ -112,17 +113,15 @@ class PrivateModel:
         to = as_party(receiver)
         source = to if input_owner is None else as_party(input_owner)
         predict = self._predictor(to)
-        batches = max(1, math.ceil(len(samples) / batch_size))
-        size = min(batch_size, max(len(samples), 1))
+        size = min(batch_size, max(math.ceil(len(samples) / predict.width), 1))
+        batches = [samples[start : start + size] for start in range(0, max(len(samples), 1), size)]
         results = []
         shown = Console(stderr=True).is_terminal if progress is None else progress
-        with _bar(batches if shown and batches > 1 else 0) as bar:
-            task = bar.add_task("private prediction", total=batches)
-            for start in range(0, batches * size, size):
-                batch = samples[start : start + size]
-                filled = np.concatenate([batch, np.zeros((size - len(batch), *self.input_shape), batch.dtype)])
-                scores = predict(private_tensor(filled, source)).numpy()
-                results.append(scores[: len(batch)].astype(np.float32))
+        with _bar(len(batches) if shown and len(batches) > 1 else 0) as bar:
+            task = bar.add_task("private prediction", total=len(batches))
+            filled = ((private_tensor(_filled(batch, size), source),) for batch in batches)
+            for batch, scores in zip(batches, predict.map(filled), strict=True):
+                results.append(scores.numpy()[: len(batch)].astype(np.float32))
                 bar.advance(task)
         return np.concatenate(results)
 
@@ -221,6 +220,10 @@ def _share_parameters(step: Step, owner: Party, protocol: Protocol) -> Layer:
         scale = 2 * bits if name in ("bias", "offset") else bits
         variables[name] = PrivateVariable(private_tensor(value, owner), protocol, scale, name=f"{step.name}/{name}")
     return step.make(**variables)
+
+
+def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
 
 
 def _measure(name: str, step: Function[Any], value: Any, repeats: int) -> tuple[LayerReport, Any]:

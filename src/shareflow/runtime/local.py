@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import EncodingError, from_graph
 from shareflow.party.send import Kind, parse
-from shareflow.party.session import Session, current_session
 from shareflow.runtime.definition import without_devices
 from shareflow.runtime.program import Program
 
@@ -46,7 +44,7 @@ class LocalProgram:
 
     def run(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """One execution, under an index that its session never used before."""
-        return self._call(self._whole, self._values(arguments))
+        return self._call(self._whole, self.program.values(arguments))
 
     def run_in_halves(self, arguments: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], Timing]:
         """The same in two steps, the dealer's first, and how long each took."""
@@ -62,7 +60,7 @@ class LocalProgram:
                 self._prune((*feeds, *dealt), (*self.program.outputs, *self.program.effects)),
             )
         offline, online = self._halves
-        values = self._values(arguments)
+        values = self.program.values(arguments)
         began = time.perf_counter()
         corrections = self._call(offline, values) if offline else []
         _wait(corrections)
@@ -70,18 +68,6 @@ class LocalProgram:
         outputs = self._call(online, [*values, *corrections])
         _wait(outputs)
         return outputs, Timing(middle - began, time.perf_counter() - middle)
-
-    def _values(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        session: Session = current_session()
-        program = self.program
-        # As an array: TensorFlow keeps every tensor that it ever made of a Python number.
-        index = tf.constant(np.array(session.next_index(), np.int64))
-        return [
-            *arguments,
-            *(outside for outside, _ in program.captures),
-            *(session.key(holder, peer) for holder, peer in program.execution.keys),
-            *([index] * len(program.execution.indices)),
-        ]
 
     def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[Any]) -> Any:
         graph = self._graph.graph

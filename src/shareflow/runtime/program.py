@@ -1,6 +1,7 @@
 """A program: one traced graph whose operations are pinned to parties.
 
-It is only built here. How it runs is a runtime's business (:mod:`shareflow.runtime.local`).
+It is only built here. How it runs is a runtime's business: in this process (:mod:`shareflow.runtime.local`), or
+where the surrounding ``with`` block says (:mod:`shareflow.runtime.current`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from shareflow.party.party import Party
-from shareflow.party.session import GraphExecution, trace
+from shareflow.party.session import GraphExecution, current_session, trace
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,18 @@ class Program:
             *self.execution.keys.values(),
             *self.execution.indices.values(),
         )
+
+    def values(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """A value for each of ``feeds``: one execution, under an index that the current session never gave before."""
+        session = current_session()
+        # As an array: TensorFlow keeps every tensor that it ever made of a Python number.
+        index = tf.constant(np.array(session.next_index(), np.int64))
+        return [
+            *arguments,
+            *(outside for outside, _ in self.captures),
+            *(session.key(holder, peer) for holder, peer in self.execution.keys),
+            *([index] * len(self.execution.indices)),
+        ]
 
 
 def build(
