@@ -219,16 +219,16 @@ class Ledger:
                 _log.warning("the store in %s had a witness and is opened without", self._path.parent)
                 self.commit({_WITNESSED: None})
             return
+        if witnessed and not path.exists():
+            raise StoreError(
+                f"the witness {path} of the store in {self._path.parent} is gone. Put it back; or, if you know why it "
+                "is gone, open the store once without a witness."
+            )
         try:
             witness = Witness(path, self.keys, self._id)
             try:
                 last = witness.last()
-                if last is None and witnessed:
-                    raise StoreError(
-                        f"the witness {path} of the store in {self._path.parent} is gone or empty. Put it back; or, if "
-                        "you know why it is gone, open the store once without a witness."
-                    )
-                if last is not None and last > self._steps:
+                if last > self._steps:
                     raise StoreError(
                         f"the store in {self._path.parent} is an older copy: it has seen {self._steps} transactions, "
                         f"its witness {last}. Material that was used would be used again. {_REPLACE}"

@@ -139,7 +139,7 @@ class Store:
     def close(self) -> None:
         """Closes the store; later calls raise StoreError. What other threads are just taking is not given."""
         with self._lock:
-            if not self._closed:
+            if not self._closed and os.getpid() == self._process:
                 self._closed = True
                 self._ledger.close()
                 self._exclusive.release()

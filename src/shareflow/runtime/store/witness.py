@@ -12,7 +12,8 @@ import hmac
 import os
 from pathlib import Path
 
-from shareflow.runtime.store.keys import ID_BYTES, StoreKeys, joined
+from shareflow.runtime.store.keys import StoreKeys, joined
+from shareflow.runtime.store.sealed_file import sync
 from shareflow_client.errors import StoreError
 
 _SLOT_BYTES = 64
@@ -22,42 +23,43 @@ class Witness:
     """The open file of one store's witness."""
 
     def __init__(self, path: Path, keys: StoreKeys, store_id: bytes) -> None:
+        """Opens the file; makes it where there is none, whole or not at all. Raises OSError."""
         self.path = path
         self._keys = keys
         self._id = store_id
-        new = not path.exists()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if new:
-            folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        if not path.exists():
+            new = path.with_name(path.name + ".new")
+            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                os.fsync(folder)
+                os.pwrite(file, self._slot(0), 0)
+                os.fsync(file)
             finally:
-                os.close(folder)
+                os.close(file)
+            os.replace(new, path)
+            sync([path.parent])
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-    def last(self) -> int | None:
-        """The last transaction it saw; None where it saw none. StoreError where it is another store's."""
+    def last(self) -> int:
+        """The last transaction it saw. StoreError where it is another store's."""
         content = os.pread(self._file, 2 * _SLOT_BYTES, 0)
-        slots = [content[k : k + 8 + ID_BYTES + 32] for k in (0, _SLOT_BYTES)]
-        seen = [
-            int.from_bytes(slot[:8], "little")
-            for slot in slots
-            if slot[8 : 8 + ID_BYTES] == self._id and hmac.compare_digest(slot[8 + ID_BYTES :], self._tag(slot[:8]))
-        ]
-        if not seen and any(content):
+        slots = [content[k : k + len(self._slot(0))] for k in (0, _SLOT_BYTES)]
+        numbers = [int.from_bytes(slot[:8], "little") for slot in slots]
+        seen = [n for n, slot in zip(numbers, slots, strict=True) if hmac.compare_digest(slot, self._slot(n))]
+        if not seen:
             raise StoreError(
                 f"the witness {self.path} belongs to another store, or was changed. Either the store was replaced "
                 "(do not use it before you know why), or this is a new store: then remove the witness first."
             )
-        return max(seen, default=None)
+        return max(seen)
 
     def note(self, transaction: int) -> None:
         """Remembers, durably, that the store has come this far. Raises OSError."""
-        number = transaction.to_bytes(8, "little")
-        os.pwrite(self._file, number + self._id + self._tag(number), _SLOT_BYTES * (transaction % 2))
+        os.pwrite(self._file, self._slot(transaction), _SLOT_BYTES * (transaction % 2))
         os.fsync(self._file)
 
     def close(self) -> None:
         os.close(self._file)
 
-    def _tag(self, number: bytes) -> bytes:
-        return self._keys.head_tag(joined(b"witness", self._id, number))
+    def _slot(self, transaction: int) -> bytes:
+        number = transaction.to_bytes(8, "little")
+        return number + self._id + self._keys.head_tag(joined(b"witness", self._id, number))
