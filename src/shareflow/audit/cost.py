@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from shareflow.party.send import Kind, parse
+from shareflow.audit.circuit import Circuit, read
+from shareflow.errors import PlanError
+from shareflow.party.send import Kind
 
 
 @dataclass(frozen=True)
@@ -69,37 +71,109 @@ class Cost:
         """The messages sent in a name scope, such as a layer's. Their rounds are those of the whole graph."""
         return Cost(tuple(m for m in self.messages if m.scope == scope or m.scope.startswith(scope + "/")))
 
+    def layers(self) -> dict[str, Cost]:
+        """The messages by outermost name scope, in the order in which they are sent; "" is what stands in none."""
+        found: dict[str, list[Message]] = {}
+        for m in self.messages:
+            found.setdefault(m.scope.partition("/")[0], []).append(m)
+        return {layer: Cost(tuple(messages)) for layer, messages in found.items()}
+
+    @property
+    def online_rounds(self) -> frozenset[int]:
+        """The rounds, counted from 1, in which something of this is sent."""
+        return frozenset(m.round for m in self.messages if not m.offline)
+
+    def to_json(self) -> dict[str, object]:
+        """Totals, then the same by link and by layer; docs/audit.md tells the fields."""
+        online, offline = self.bytes_by_link(False), self.bytes_by_link(True)
+        counts = Counter((m.source, m.to) for m in self.messages)
+        return {
+            "rounds": self.rounds,
+            "messages": len(self.messages),
+            "online_bytes": self.online_bytes,
+            "offline_bytes": self.offline_bytes,
+            "links": [
+                {
+                    "from": source,
+                    "to": to,
+                    "messages": counts[source, to],
+                    "online_bytes": online.get((source, to), 0),
+                    "offline_bytes": offline.get((source, to), 0),
+                }
+                for source, to in sorted(counts)
+            ],
+            "parties": [
+                {
+                    "party": party,
+                    "sent_online_bytes": _sum(online, 0, party),
+                    "sent_offline_bytes": _sum(offline, 0, party),
+                    "received_online_bytes": _sum(online, 1, party),
+                    "received_offline_bytes": _sum(offline, 1, party),
+                }
+                for party in sorted({party for link in counts for party in link})
+            ],
+            "layers": [
+                {
+                    "layer": layer,
+                    "rounds": len(cost.online_rounds),
+                    "messages": len(cost.messages),
+                    "online_bytes": cost.online_bytes,
+                    "offline_bytes": cost.offline_bytes,
+                }
+                for layer, cost in self.layers().items()
+            ],
+        }
+
 
 def cost_of(graph: tf.Graph, results: Sequence[tf.Tensor | tf.Operation]) -> Cost:
-    """Counts what a traced graph sends on the way to its results; what leads to none is never run."""
-    depth: dict[str, int] = {}
-    messages = []
-    needed = _needed(results)
-    for operation in graph.get_operations():
-        if operation.name not in needed:
+    """Counts what a graph traced here sends on the way to its results; what leads to none is never run.
+
+    Raises:
+        PlanError: the graph is no graph: it has a cycle.
+    """
+    circuit, findings = read(graph, trusted=True)
+    if circuit is None:
+        raise PlanError(f"A graph's costs are counted in the order of its nodes, and it has none: {findings[0].why}.")
+    names = (result.name if isinstance(result, tf.Operation) else result.op.name for result in results)
+    return cost_of_circuit(circuit, [circuit.number[name] for name in names])
+
+
+def cost_of_circuit(circuit: Circuit, results: Iterable[int]) -> Cost:
+    """The same of a circuit. A message of unknown size counts no bytes: the audit reports it."""
+    depth = [0] * len(circuit)
+    found = []
+    needed = _needed(circuit, results)
+    for node in range(len(circuit)):
+        if node not in needed:
             continue
-        before = (*(t.op for t in operation.inputs), *operation.control_inputs)
-        level = max((depth.get(o.name, 0) for o in before), default=0)
-        crossing = parse(operation.name)
+        level = max((depth[source] for source in _before(circuit, node)), default=0)
+        crossing = circuit.messages.get(node)
         if crossing is not None:
             kind, source, to = crossing
             # What the dealer sends waits for nobody and is there before the first round.
             level += kind is not Kind.CORRECTION
-            value = operation.outputs[0]
-            size = math.prod(value.shape) * value.dtype.size
-            scope = operation.name.rpartition("/")[0]
-            messages.append(Message(kind, source, to, size, level, scope))
-        depth[operation.name] = level
-    return Cost(tuple(messages))
+            width = tf.dtypes.as_dtype(circuit.attributes[node]["T"].type).size or 0
+            shape = circuit.shape(node)
+            size = 0 if shape is None else math.prod(shape) * width
+            found.append(Message(kind, source, to, size, level, circuit.names[node].rpartition("/")[0]))
+        depth[node] = level
+    return Cost(tuple(found))
 
 
-def _needed(results: Sequence[tf.Tensor | tf.Operation]) -> set[str]:
-    """Names of the operations that the results depend on."""
-    waiting = [result if isinstance(result, tf.Operation) else result.op for result in results]
-    seen: set[str] = set()
+def _before(circuit: Circuit, node: int) -> tuple[int, ...]:
+    return (*(source for source, _ in circuit.inputs[node]), *circuit.controls[node])
+
+
+def _needed(circuit: Circuit, results: Iterable[int]) -> set[int]:
+    """The nodes that the results depend on."""
+    waiting, seen = list(results), set[int]()
     while waiting:
-        operation = waiting.pop()
-        if operation.name not in seen:
-            seen.add(operation.name)
-            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += _before(circuit, node)
     return seen
+
+
+def _sum(links: dict[tuple[str, str], int], end: int, party: str) -> int:
+    return sum(count for link, count in links.items() if link[end] == party)

@@ -60,6 +60,11 @@ def parse(node_name: str) -> tuple[Kind, str, str] | None:
     return (Kind(match["kind"]), match["source"], match["to"]) if match else None
 
 
+def claims_to_cross(node_name: str) -> bool:
+    """Whether a node's name begins like that of a crossing. In a graph of others it may be one that there is not."""
+    return node_name.rpartition("/")[2].startswith("send.")
+
+
 @contextlib.contextmanager
 def crossings() -> Iterator[list[Crossing]]:
     """A list of all that crosses inside the block, in the order of sending."""
