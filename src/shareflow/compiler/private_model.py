@@ -16,6 +16,7 @@ from shareflow.audit.cost import Cost
 from shareflow.audit.view import Audit
 from shareflow.compiler.keras_chain import chain_of
 from shareflow.compiler.keras_layers import Step, convert
+from shareflow.compiler.model_steps import finish, kept_bits, scope_name
 from shareflow.compiler.pool_before_relu import pool_before_relu
 from shareflow.errors import PlacementError, ShapeError
 from shareflow.function import Function, function
@@ -80,7 +81,7 @@ class PrivateModel:
             )
         y = x.read().shared(self.protocol)
         for name, layer in self.layers:
-            with tf.name_scope(_scope(name)):
+            with tf.name_scope(scope_name(name)):
                 y = layer(y)
         return y
 
@@ -157,11 +158,7 @@ class PrivateModel:
         if receiver not in self._predict:
 
             def predict(x: PrivateTensor) -> PrivateTensor:
-                y = self(x).reveal(receiver)
-                if self.receiver_activation is None:
-                    return y
-                with receiver:
-                    return private_tensor(tf.nn.softmax(y.share.components[0]), receiver)
+                return finish(self(x).reveal(receiver), receiver, self.receiver_activation)
 
             self._predict[receiver] = function(predict)
         return self._predict[receiver]
@@ -216,8 +213,7 @@ def _share_parameters(step: Step, owner: Party, protocol: Protocol) -> Layer:
     bits = protocol.fixed_point.fractional_bits
     variables = {}
     for name, value in step.parameters.items():
-        # What is added to a product is kept at the product's scale: no rounding, no truncation.
-        scale = 2 * bits if name in ("bias", "offset") else bits
+        scale = kept_bits(name, bits)
         variables[name] = PrivateVariable(private_tensor(value, owner), protocol, scale, name=f"{step.name}/{name}")
     return step.make(**variables)
 
@@ -251,7 +247,3 @@ def _bar(total: int) -> Progress:
         disable=not total,
     )
 
-
-def _scope(name: str) -> str:
-    # TensorFlow's scope names have no characters but these.
-    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in name).lstrip("_.-") or "layer"

@@ -208,7 +208,9 @@ class GraphExecution(Execution):
 
 
 def _input(holder: Party, shape: list[int], name: str) -> tf.Tensor:
-    with tf.control_dependencies(None), holder:
+    # Outside of any name scope: the name says all.
+    graph = tf.compat.v1.get_default_graph()
+    with tf.control_dependencies(None), graph.name_scope(None), holder:
         return tf.compat.v1.placeholder(tf.int64, shape, name=name)
 
 

@@ -80,6 +80,12 @@ def build(
         arguments=tuple(concrete.inputs[:given]),
         captures=tuple(zip(concrete.captured_inputs, concrete.inputs[given:], strict=True)),
         execution=execution,
-        outputs=tuple(concrete.outputs),
+        outputs=tuple(map(_returned, concrete.outputs)),
         effects=tuple(dict.fromkeys((*graph.control_outputs, *execution.effects))),
     )
+
+
+def _returned(output: tf.Tensor) -> tf.Tensor:
+    """What the function returned: TensorFlow puts an identity, which is no party's, behind each."""
+    marked = output.op.type == "Identity" and not output.op.device
+    return output.op.inputs[0] if marked else output
