@@ -32,5 +32,5 @@ from shareflow.protocol.spdz import SPDZ as SPDZ
 from shareflow.protocol.tensor import PrivateTensor as PrivateTensor
 from shareflow.protocol.variable import PrivateVariable as PrivateVariable
 from shareflow.ring.fixed_point import FixedPoint as FixedPoint
-
-__version__ = "0.1.0"
+from shareflow.runtime.cluster import Cluster as Cluster
+from shareflow_client import __version__ as __version__
