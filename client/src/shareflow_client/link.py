@@ -1,8 +1,9 @@
 """A link: one authenticated stream between two processes, over which both send messages.
 
 Threads of a link: gRPC's own, which takes chunks from the queue; the reader, which puts messages together and makes
-the callbacks; the watch, which sends heartbeats and notices a silent peer. All are daemons: a link never keeps a process
-alive. The synchronous API of gRPC is used because it is faster here than grpc.aio (docs/wire-format.md has the figures).
+the callbacks; the watch, which sends heartbeats and notices a silent peer. All are daemons: a link never keeps a
+process alive. The synchronous API of gRPC is used because it is faster here than grpc.aio (docs/wire-format.md has
+the figures).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shareflow_client import wire
 from shareflow_client.errors import ChannelError, ConfigError, PeerError
 from shareflow_client.handshake import Handshake, Session, decode_hello
 from shareflow_client.tls import (
+    GRPC_CAME_FIRST,
     Identity,
     Trusted,
     channel_credentials,
@@ -86,6 +88,7 @@ class Link:
         self._settings = settings
         self._cancel = cancel
         self._session: Session | None = None
+        self._unreachable = False
         self._room = threading.Condition()  # guards all below
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._queued = 0
@@ -210,7 +213,8 @@ class Link:
             if self._session is None:
                 return
             threading.Thread(target=self._watch, name="shareflow link watch", daemon=True).start()
-            self._called(self._callbacks.on_link, self)
+            if not self._called(self._callbacks.on_link, self):
+                self._begin_close("on_link failed, see the log", "an internal error")
             self.opened.set()
             self._read(incoming)
         finally:
@@ -236,7 +240,8 @@ class Link:
             self._begin_close(str(error), str(error))
             self._discard(incoming)
         except grpc.RpcError as error:
-            self._fail(_explain(error, self.peer))
+            text, self._unreachable = _explain_connecting(error, self.peer)
+            self._fail(text)
         except Exception:
             _log.exception("the handshake with %s failed here", self.peer)
             self._begin_close("the handshake failed here, see the log", "an internal error in the handshake")
@@ -272,7 +277,7 @@ class Link:
             self._begin_close(str(error), str(error))
             self._discard(incoming)
         except grpc.RpcError as error:
-            self._fail(_explain(error, self.peer))
+            self._fail(f"the connection to {self.peer} was lost: {_details(error)}")
         except Exception:
             _log.exception("a message of %s could not be handled", self.peer)
             self._begin_close(f"a message of {self.peer} could not be handled, see the log", "an internal error")
@@ -287,11 +292,13 @@ class Link:
         except (grpc.RpcError, PeerError):
             return
 
-    def _called(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _called(self, callback: Callable[..., None], *arguments: object) -> bool:
         try:
             callback(*arguments)
         except Exception:
             _log.exception("a callback of the link to %s failed", self.peer)
+            return False
+        return True
 
     # --- ending -----------------------------------------------------------------------------------------------
 
@@ -342,6 +349,10 @@ class Link:
         return self._session
 
 
+class UnreachableError(ChannelError):
+    """Nobody answers at the address: not started yet, stopped, or no way there. Another attempt may succeed."""
+
+
 class _RefusedError(ChannelError):
     """The peer said no; there is nothing to tell it."""
 
@@ -359,16 +370,31 @@ def _shown(payload: bytes | memoryview) -> str:
     return "".join(c if c.isprintable() else " " for c in text) or "no reason given"
 
 
-def _explain(error: grpc.RpcError, peer: str) -> str:
-    details = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
+def _details(error: grpc.RpcError) -> str:
+    text = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
+    return _shown(text.encode())
+
+
+def _explain_connecting(error: grpc.RpcError, peer: str) -> tuple[str, bool]:
+    """What most likely went wrong before the handshake was over, and whether nobody answered."""
+    details = _details(error)
     if "CERTIFICATE_VERIFY_FAILED" in details or "Peer name" in details:
-        return (
-            f"{peer} shows another certificate than the one pinned for it, or one out of its time: compare the "
-            f"certificates of both configurations ({_shown(details.encode())})"
+        text = (
+            "the certificate it shows is not the one pinned for it, or is out of its time: compare the certificates "
+            "of both configurations"
         )
-    if "handshake" in details.lower() or "SSL" in details:
-        return f"no TLS 1.3 connection to {peer}: {_shown(details.encode())}"
-    return f"the connection to {peer} was lost: {_shown(details.encode())}"
+    elif any(words in details for words in ("handshake failed", "SSL_ERROR", "WRONG_VERSION")):
+        text = "no TLS 1.3 connection: is this the port where it listens for links?"
+    elif any(words in details for words in ("Socket closed", "Secure read failed", "Connection reset", "Broken pipe")):
+        text = (
+            "it closed the connection when it saw our certificate, or has just stopped: it may not know the "
+            "certificate, or the certificate is out of its time; its log says why"
+        )
+    elif "handshakes are pending" in details:
+        return details, True
+    else:
+        return f"nobody answers there, or no longer: {details}", True
+    return f"{text} ({details})", False
 
 
 def options(settings: LinkSettings) -> list[tuple[str, int]]:
@@ -400,10 +426,11 @@ def dial(
     """Connect to `trusted` at `target` ("host:port") as `identity`, for the plan of this fingerprint (hex).
 
     Returns an open link; messages may reach `callbacks` a moment before. One attempt; raises ChannelError that says
-    which rule failed, within `time_limit` seconds.
+    which rule failed, within `time_limit` seconds: UnreachableError where nobody answers and a later attempt may do.
     """
     settings = settings or LinkSettings()
-    require_tls13(identity)
+    if GRPC_CAME_FIRST:
+        require_tls13(identity)
     credentials, expected = channel_credentials(identity, trusted)
     channel = grpc.secure_channel(
         target,
@@ -432,9 +459,9 @@ def dial(
         )
         link.post(FrameKind.HELLO, mine.mine.encode())
         theirs = decode_hello(link.receive(incoming, FrameKind.HELLO), identity.name)
-        if theirs.certificate not in {fingerprint(pin) for pin in trusted.pins()}:
+        if theirs.certificate not in {fingerprint(pin) for pin in trusted.pins_in_time()}:
             raise ChannelError(
-                f"{trusted.name} is known by its pinned certificate, the other end uses one with SHA-256 "
+                f"{trusted.name} is known by its pinned certificate, the other end says that it uses one with SHA-256 "
                 f"{theirs.certificate.hex()}: exchange the certificates again"
             )
         if theirs.role != trusted.role:
@@ -449,7 +476,8 @@ def dial(
     if not link.opened.wait(time_limit):
         link._fail(f"{trusted.name} at {target} did not answer within {time_limit:g} s")
         channel.close()
-        raise ChannelError(f"{trusted.name} at {target} did not answer within {time_limit:g} s")
+        raise UnreachableError(f"{trusted.name} at {target} did not answer within {time_limit:g} s")
     if link._session is None:
-        raise ChannelError(f"no link to {trusted.name} at {target}: {link.closed}")
+        error = UnreachableError if link._unreachable else ChannelError
+        raise error(f"no link to {trusted.name} at {target}: {link.closed}")
     return link

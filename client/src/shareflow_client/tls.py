@@ -2,7 +2,8 @@
 
 gRPC for Python has no switch for a least TLS version. Its cipher list concerns TLS 1.2 only, so we leave in it one
 suite that needs a pre-shared key, which neither end ever has: TLS 1.2 cannot be negotiated, TLS 1.3 is not touched.
-gRPC reads the list when it is imported; `require_tls13` tries once per process that it did.
+gRPC reads the list when it is imported; `require_tls13` tries that it did: in every process that listens, and in one
+that dials where something else imported gRPC before us.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import hashlib
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from shareflow_client.errors import ChannelError, ConfigError
 
+GRPC_CAME_FIRST = "grpc" in sys.modules
 NO_TLS12 = "ECDHE-PSK-CHACHA20-POLY1305"
 os.environ["GRPC_SSL_CIPHER_SUITES"] = NO_TLS12
 # The older event loop of gRPC writes on the thread that sends: a round trip is a fifth faster, 1 MiB a third.
@@ -31,7 +35,7 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_li
 
 import grpc  # type: ignore[import-untyped]  # noqa: E402  the environment must be set before
 
-__all__ = ["Identity", "Trusted", "grpc"]
+__all__ = ["GRPC_CAME_FIRST", "Identity", "Trusted", "grpc"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,21 @@ class Identity:
     certificate_pem: bytes
     private_key_pem: bytes = field(repr=False)
     role: str = "party"
+
+    def __post_init__(self) -> None:
+        try:
+            key = load_pem_private_key(self.private_key_pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ConfigError(f"a private key is in PEM form without a password, that of {self.name} is not") from None
+        public = self.certificate().public_key()
+        if key.public_key() != public:
+            raise ConfigError(f"the private key of {self.name} belongs to its certificate; give the pair")
+        curve = isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, (ec.SECP256R1, ec.SECP384R1))
+        if not curve and not (isinstance(public, rsa.RSAPublicKey) and public.key_size >= 2048):
+            raise ConfigError(
+                "a certificate's key is ECDSA on P-256 or P-384, or RSA of 2048 bits or more: TLS here takes no other; "
+                f"that of {self.name} is not: make another (shareflow keys sign)"
+            )
 
     def certificate(self) -> x509.Certificate:
         """The own certificate: the first of the chain."""
@@ -74,6 +93,19 @@ class Trusted:
     def pins(self) -> list[x509.Certificate]:
         """The pinned certificates, [] for one trusted by its authority."""
         return _load(self.certificate_pem, f"the certificate for {self.name}") if self.certificate_pem else []
+
+    def pins_in_time(self) -> list[x509.Certificate]:
+        """The pinned certificates that are valid now; raises ChannelError where none is."""
+        valid = []
+        for pin in self.pins():
+            try:
+                check_validity(pin, self.name)
+            except ChannelError:
+                continue
+            valid.append(pin)
+        if not valid and self.pins():
+            check_validity(self.pins()[-1], self.name)
+        return valid
 
     def fits(self, certificate: x509.Certificate) -> bool:
         """Whether the certificate is this peer's; validity in time is another question."""
@@ -127,18 +159,17 @@ def identify(certificate_pem: bytes, trusted: Iterable[Trusted]) -> tuple[x509.C
 
 def channel_credentials(identity: Identity, peer: Trusted) -> tuple[grpc.ChannelCredentials, str]:
     """Credentials that accept the pinned certificate of `peer` alone, and the name that TLS is to look for in it."""
-    pins = peer.pins()
+    pins = peer.pins_in_time()
     if not pins:
         raise ConfigError(f"to connect to {peer.name}, give its certificate: an authority is not enough")
     check_validity(identity.certificate(), identity.name)
-    for pin in pins[:1] if len(pins) == 1 else ():
-        check_validity(pin, peer.name)
     named = names(pins[0])
     if not named:
         raise ConfigError(f"the certificate of {peer.name} has a DNS name, or a common name; this one has neither")
     # With exact pins the name proves nothing more; gRPC wants one that is in the certificate.
     expected = named[0].replace("*", "any") if named[0].startswith("*.") else named[0]
-    credentials = grpc.ssl_channel_credentials(peer.certificate_pem, identity.private_key_pem, identity.certificate_pem)
+    roots = b"".join(pin.public_bytes(Encoding.PEM) for pin in pins)
+    credentials = grpc.ssl_channel_credentials(roots, identity.private_key_pem, identity.certificate_pem)
     return credentials, expected
 
 
