@@ -238,6 +238,7 @@ class Link:
             self._fail(str(error))
         except ChannelError as error:
             self._begin_close(str(error), str(error))
+            self.opened.set()  # who dials need not wait until the peer has heard it
             self._discard(incoming)
         except grpc.RpcError as error:
             text, self._unreachable = _explain_connecting(error, self.peer)
@@ -245,6 +246,7 @@ class Link:
         except Exception:
             _log.exception("the handshake with %s failed here", self.peer)
             self._begin_close("the handshake failed here, see the log", "an internal error in the handshake")
+            self.opened.set()
             self._discard(incoming)
         else:
             return session

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from shareflow.runtime.channel.listener import DaemonThreads, Listener
 from shareflow_client import wire
+from shareflow_client.errors import ChannelError
 from shareflow_client.handshake import Handshake, Hello, decode_hello
 from shareflow_client.link import METHOD, SERVICE, Callbacks, Link, LinkSettings, dial
 from shareflow_client.tls import Identity, Trusted, channel_credentials, fingerprint, grpc, server_credentials
@@ -177,8 +178,10 @@ class Raw:
             self.handshake.receive(decode_hello(self.hear()[1], "by hand"))
             self.say(FrameKind.CONFIRM, confirm(self.handshake.confirmation()))
         else:
-            self.handshake.receive(decode_hello(self.hear()[1], "by hand"))
+            theirs = decode_hello(self.hear()[1], "by hand")
             self.say(FrameKind.HELLO, mine.encode())
+            with contextlib.suppress(ChannelError):
+                self.handshake.receive(theirs)
             self.hear()
             self.say(FrameKind.CONFIRM, confirm(self.handshake.confirmation()))
 
@@ -208,7 +211,7 @@ def raw_listener(script: Callable[[Raw], None], me: Identity | None = None, peer
         raw = Raw(me, peer, dials=False, incoming=incoming)
 
         def run():
-            with contextlib.suppress(grpc.RpcError, StopIteration):
+            with contextlib.suppress(grpc.RpcError, StopIteration, ChannelError):
                 script(raw)
 
         threading.Thread(target=run, daemon=True).start()
