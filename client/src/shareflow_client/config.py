@@ -324,6 +324,23 @@ def named_tables(kind: type, *, pattern: str = r"[A-Za-z0-9_.-]{1,100}") -> Any:
     return _field(parse, {})
 
 
+def named_values(kind: Any, *, pattern: str = r"[\x21-\x7e]{1,200}") -> Any:
+    """A table whose keys are names of the writer's choice, ``named_values(whole(low=0, high=9))``, read as a mapping
+    from the name to a value of that kind. Where it is absent it counts as empty."""
+    inner, compiled = kind.metadata["parse"], re.compile(pattern)
+
+    def parse(value: Any, where: _Where) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            where.must_be("a table", value)
+        for name in value:
+            if not compiled.fullmatch(name):
+                where.must_be(f"a table with names that match {compiled.pattern}", name)
+        here = where.table()
+        return MappingProxyType({name: inner(item, here.key(name)) for name, item in value.items()})
+
+    return _field(parse, {})
+
+
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
@@ -380,7 +397,8 @@ def _field(parse: Callable[[Any, _Where], Any], default: Any) -> Any:
 def _table(kind: type[T], values: Any, where: _Where) -> T:
     if not isinstance(values, Mapping):
         where.must_be("a table", values)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    # A field without a kind is not a key: the program sets it.
+    fields = {f.name: f for f in dataclasses.fields(kind) if "parse" in f.metadata}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             near = _nearest(key, fields)
