@@ -190,10 +190,10 @@ class Execution:
         value = self._value(name)
         if value.shape != form.shape or value.dtype != np.dtype(form.dtype):
             raise PlanError(
-                f"Tensor {name!r} of graph {self._part.graph!r} is declared as {form.dtype} {list(form.shape)}; its steps "
-                f"make {value.dtype} {list(value.shape)}. Have the plan compiled anew."
+                f"Tensor {name!r} of graph {self._part.graph!r} is declared as {form.dtype} {list(form.shape)}; its "
+                f"steps make {value.dtype} {list(value.shape)}. Have the plan compiled anew."
             )
-        return np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<"), copy=False))
+        return np.asarray(value, np.dtype(form.dtype).newbyteorder("<"), order="C")
 
     def _value(self, name: str) -> np.ndarray:
         if name not in self._values:

@@ -117,8 +117,6 @@ OPERATIONS: dict[str, Operation] = {
     "Abs": unary(np.abs),
     "Sign": unary(np.sign),
     "Square": unary(np.square),
-    # To even where two are as near, as TensorFlow's.
-    "Round": unary(np.round),
     "Equal": binary(np.equal),
     "NotEqual": binary(np.not_equal),
     "Less": binary(np.less),
@@ -139,6 +137,8 @@ OPERATIONS: dict[str, Operation] = {
     "Relu6": unary(lambda x: np.minimum(np.maximum(x, x.dtype.type(0)), x.dtype.type(6))),
     "LeakyRelu": unary(_leaky_relu, alpha="float"),
     **_reals(
+        # To even where two are as near, as TensorFlow's.
+        Round=np.rint,
         Rint=np.rint,
         Floor=np.floor,
         Ceil=np.ceil,
