@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import os
 import socket
 import ssl
@@ -35,6 +36,7 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_li
 
 import grpc  # type: ignore[import-untyped]  # noqa: E402  the environment must be set before
 
+_log = logging.getLogger(__name__)
 __all__ = ["GRPC_CAME_FIRST", "Identity", "Trusted", "grpc"]
 
 
@@ -174,13 +176,26 @@ def channel_credentials(identity: Identity, peer: Trusted) -> tuple[grpc.Channel
 
 
 def server_credentials(identity: Identity, trusted: Sequence[Trusted]) -> grpc.ServerCredentials:
-    """Credentials that ask for a certificate and take those of `trusted`, and what their authorities signed."""
+    """Credentials that ask for a certificate and take those of `trusted`, and what their authorities signed.
+
+    Raises ConfigError where no certificate of `trusted` is valid now; one of several that is not is left out.
+    """
     if not trusted:
         raise ConfigError("a listener has at least one trusted peer, there is none")
     check_validity(identity.certificate(), identity.name)
-    roots = b"\n".join(dict.fromkeys(peer.certificate_pem or peer.authority_pem for peer in trusted))
+    roots: dict[bytes, None] = {}
+    for peer in trusted:
+        for root in _load(peer.certificate_pem or peer.authority_pem, f"the certificate for {peer.name}"):
+            try:
+                check_validity(root, peer.name)
+            except ChannelError as error:  # left in, it would hide its successor of the same subject from TLS
+                _log.warning("a certificate for %s is of no use: %s", peer.name, error)
+            else:
+                roots[root.public_bytes(Encoding.PEM)] = None
+    if not roots:
+        raise ConfigError("a listener has a trusted certificate that is valid now, all it has are out of their time")
     pair = (identity.private_key_pem, identity.certificate_pem)
-    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=True)
+    return grpc.ssl_server_credentials([pair], root_certificates=b"".join(roots), require_client_auth=True)
 
 
 _checked = threading.Event()

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -49,7 +49,14 @@ def certify(name: str, key=None, *, begins: float = -1, ends: float = 10, by=Non
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns or name)]), critical=False)
     if not by:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    return builder.sign(by[1] if by else key, None if hasattr(key, "public_bytes_raw") else hashes.SHA256()), key
+    issuer = by[1] if by else key
+    identifiers = (
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),
+    )
+    for identifier in identifiers:
+        builder = builder.add_extension(identifier, critical=False)
+    return builder.sign(issuer, None if isinstance(issuer, ed25519.Ed25519PrivateKey) else hashes.SHA256()), key
 
 
 def identity(name: str, role: str = "party", **settings) -> Identity:
@@ -100,7 +107,7 @@ def listening(seen: Seen, trusted=None, me: Identity | None = None, plan: str = 
     listener = Listener(
         "127.0.0.1:0",
         me or known("server1"),
-        trusted or [pin(known("server0"))],
+        [pin(known("server0"))] if trusted is None else trusted,
         plan=plan,
         callbacks=callbacks or seen.callbacks(),
         **settings,
