@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import shareflow
+import shareflow_client
 
 ROOT = Path(shareflow.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+CLIENT = Path(shareflow_client.__file__).parent
+CLIENT_NAMES = [path.relative_to(CLIENT).as_posix() for path in sorted(CLIENT.rglob("*.py"))]
 
 # Imports run one way: a package may use itself and these.
 LAYERS = {
@@ -33,8 +36,13 @@ RANDOMNESS = {"ring/uniform.py", "party/session.py"}
 SOCKETS = {"socket", "socketserver", "ssl", "grpc", "http", "asyncio", "urllib", "requests", "select", "selectors"}
 
 
-def parse(name: str) -> ast.Module:
-    return ast.parse((ROOT / name).read_text(encoding="utf-8"))
+# In the client's distribution: who opens connections, and who draws nonces and ephemeral keys.
+CLIENT_SOCKETS = {"tls.py", "link.py"}
+CLIENT_RANDOMNESS = {"handshake.py"}
+
+
+def parse(name: str, root: Path = ROOT) -> ast.Module:
+    return ast.parse((root / name).read_text(encoding="utf-8"))
 
 
 def package(name: str) -> str:
@@ -105,7 +113,8 @@ def names_messages(tree: ast.Module) -> set[str]:
 
 
 def opens_sockets(tree: ast.Module) -> set[str]:
-    return {name for name in imported(tree) if name.partition(".")[0] in SOCKETS}
+    # tls.py of the client hands gRPC on, so that it is imported after what it reads from the environment is set.
+    return {name for name in imported(tree) if name.partition(".")[0] in SOCKETS or name.endswith(".grpc")}
 
 
 def draws_randomness(tree: ast.Module) -> set[str]:
@@ -237,6 +246,34 @@ def test_the_public_names_are_only_re_exported():
             assert dotted(node.targets[0]) == "__version__"
 
 
+# --- the client's distribution --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CLIENT_NAMES)
+def test_the_client_stands_alone(name):
+    tree = parse(name, CLIENT)
+    modules = {module.partition(".")[0] for module in imported(tree)}
+    assert modules.isdisjoint({"shareflow", "tensorflow", "keras", "rich", "typer"})
+    assert runs_foreign_code(tree) == set()
+    assert not loads_pickles(tree)
+    assert asserts(tree) == []
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("name", sorted(set(CLIENT_NAMES) - CLIENT_SOCKETS))
+def test_the_client_opens_connections_in_links_alone(name):
+    assert opens_sockets(parse(name, CLIENT)) == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(CLIENT_NAMES) - CLIENT_RANDOMNESS))
+def test_the_client_draws_randomness_in_the_handshake_alone(name):
+    assert draws_randomness(parse(name, CLIENT)) == set()
+
+
+def test_the_handshake_draws_from_the_system():
+    assert draws_randomness(parse("handshake.py", CLIENT)) == {"secrets"}
+
+
 # --- the rules see a breach -----------------------------------------------------------------------------------
 
 
@@ -258,6 +295,7 @@ def test_the_public_names_are_only_re_exported():
         (names_messages, "name = 'layer/send.opening.a.b.'"),
         (opens_sockets, "import socket"),
         (opens_sockets, "from grpc import aio"),
+        (opens_sockets, "from shareflow_client.tls import grpc"),
         (draws_randomness, "tf.random.uniform([3])"),
         (draws_randomness, "np.random.default_rng()"),
         (draws_randomness, "def f():\n    import random"),
