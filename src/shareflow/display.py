@@ -134,16 +134,16 @@ def report_table(layers: Sequence[CostRow], totals: CostRow | None = None, title
     table.add_column("offline ms", justify="right", footer=_milliseconds(offline))
     table.add_column("online ms", justify="right", footer=_milliseconds(online))
     table.add_column("rounds", justify="right", footer=str(rounds))
-    table.add_column("offline sent", justify="right", footer=_size(offline_bytes))
-    table.add_column("online sent", justify="right", footer=_size(online_bytes))
+    table.add_column("offline sent", justify="right", footer=size_text(offline_bytes))
+    table.add_column("online sent", justify="right", footer=size_text(online_bytes))
     for row in layers:
         table.add_row(
             Text(row.name),
             _milliseconds(row.offline_seconds),
             _milliseconds(row.online_seconds),
             str(row.rounds),
-            _size(row.offline_bytes),
-            _size(row.online_bytes),
+            size_text(row.offline_bytes),
+            size_text(row.online_bytes),
         )
     return table
 
@@ -162,7 +162,7 @@ def audit_table(audit: Audit, cost: Cost) -> Table:
         received = sum(message.bytes for message in cost.messages if message.to == view.party)
         learns = "its own result" if view.learned else "nothing"
         proved = f"{len(view.removed)} of {len(view.removed) + len(view.learned)} messages"
-        table.add_row(Text(view.party), _size(received), proved, learns)
+        table.add_row(Text(view.party), size_text(received), proved, learns)
     for finding in audit.findings:
         table.add_row(Text(finding.party), "", "", Text(f"{finding.where}: {finding.why}", style="red"))
     return table
@@ -341,7 +341,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Decimal units, as networks are measured."""
     if count < 1_000:
         return f"{count} B"

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from shareflow.audit.finding import Finding
+from shareflow.audit.pure import CALLS
 from shareflow.audit.shapes import CLAIM, Shape, claims_falsely, inferred, is_native
 from shareflow.party.send import Kind, claims_to_cross, parse
 
@@ -103,14 +104,18 @@ def read(graph: tf.Graph | Any, trusted: bool = False) -> tuple[Circuit | None, 
             why = f"this program has no operation {unknown[0]}: the native kernels are not loaded, or are others"
             return None, [Finding("", unknown[0], why)]
         try:
-            definition = inferred(definition).as_graph_def(add_shapes=True)
+            shaped = inferred(definition).as_graph_def(add_shapes=True)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             reason = (str(error).splitlines() or [""])[0]
             return None, [Finding("", "the graph", f"TensorFlow makes no graph of it: {reason}")]
-        again, order = _ordered(definition)
-        if order is None:
-            return None, again
+    else:
+        shaped = definition
     circuit = _filled(definition, order)
+    # All but the shapes is read as it stands in the file: an import gives devices another form.
+    shapes = {node.name: node.attr[CLAIM].list.shape for node in shaped.node if CLAIM in node.attr}
+    circuit.shapes = [tuple(_static(shape) for shape in shapes.get(name, ())) for name in circuit.names]
+    if not trusted:
+        _forget_called(circuit)
     findings += _messages(circuit)
     if not trusted:
         findings += _shapes(circuit)
@@ -248,8 +253,6 @@ def _filled(definition: Any, order: list[int]) -> Circuit:
                 inputs.append((number[source], int(output or 0)))
         circuit.inputs.append(tuple(inputs))
         circuit.controls.append(tuple(controls))
-        shapes = node.attr[CLAIM].list.shape if CLAIM in node.attr else ()
-        circuit.shapes.append(tuple(_static(shape) for shape in shapes))
     return circuit
 
 
@@ -296,6 +299,16 @@ def _shapes(circuit: Circuit) -> list[Finding]:
                 why = f"its shape {circuit.shape(node)} is not what {op} gives for operands of {operands}"
                 findings.append(Finding("", circuit.names[node], why))
     return findings
+
+
+def _forget_called(circuit: Circuit) -> None:
+    """Takes the shapes away that follow from what a function gave."""
+    doubtful: list[bool] = []
+    for node, op in enumerate(circuit.ops):
+        doubt = op in CALLS or (op != "EnsureShape" and any(doubtful[source] for source, _ in circuit.inputs[node]))
+        doubtful.append(doubt)
+        if doubt:
+            circuit.shapes[node] = (None,) * len(circuit.shapes[node])
 
 
 def _registered(op: str) -> bool:

@@ -71,17 +71,17 @@ class Cost:
         """The messages sent in a name scope, such as a layer's. Their rounds are those of the whole graph."""
         return Cost(tuple(m for m in self.messages if m.scope == scope or m.scope.startswith(scope + "/")))
 
-    def layers(self) -> dict[str, Cost]:
-        """The messages by outermost name scope, in the order in which they are sent; "" is what stands in none."""
+    def layers(self) -> tuple[Layer, ...]:
+        """The messages by outermost name scope, in the order in which the last of each is sent."""
         found: dict[str, list[Message]] = {}
         for m in self.messages:
             found.setdefault(m.scope.partition("/")[0], []).append(m)
-        return {layer: Cost(tuple(messages)) for layer, messages in found.items()}
-
-    @property
-    def online_rounds(self) -> frozenset[int]:
-        """The rounds, counted from 1, in which something of this is sent."""
-        return frozenset(m.round for m in self.messages if not m.offline)
+        costs = {name: Cost(tuple(messages)) for name, messages in found.items()}
+        layers, before = [], 0
+        for name, cost in sorted(costs.items(), key=lambda item: item[1].rounds):
+            layers.append(Layer(name, max(cost.rounds - before, 0), cost))
+            before = max(before, cost.rounds)
+        return tuple(layers)
 
     def to_json(self) -> dict[str, object]:
         """Totals, then the same by link and by layer; docs/audit.md tells the fields."""
@@ -114,15 +114,27 @@ class Cost:
             ],
             "layers": [
                 {
-                    "layer": layer,
-                    "rounds": len(cost.online_rounds),
-                    "messages": len(cost.messages),
-                    "online_bytes": cost.online_bytes,
-                    "offline_bytes": cost.offline_bytes,
+                    "layer": layer.name,
+                    "rounds": layer.rounds,
+                    "messages": len(layer.cost.messages),
+                    "online_bytes": layer.cost.online_bytes,
+                    "offline_bytes": layer.cost.offline_bytes,
                 }
-                for layer, cost in self.layers().items()
+                for layer in self.layers()
             ],
         }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The messages of one outermost name scope, "" for those of none.
+
+    ``rounds`` are those that it adds to the layers before it: over all layers they sum to the graph's.
+    """
+
+    name: str
+    rounds: int
+    cost: Cost
 
 
 def cost_of(graph: tf.Graph, results: Sequence[tf.Tensor | tf.Operation]) -> Cost:

@@ -130,6 +130,9 @@ def operations(circuit: Circuit, streams: Streams, functions: Functions) -> Iter
             continue
         if (why := functions.problem(op, attributes)) is not None:
             yield Finding(circuit.party[node], name, why)
+        if (device := functions.pinned_elsewhere(attributes, circuit.party[node])) is not None:
+            why = f"what it calls is pinned to {device!r}, and it is {circuit.party[node] or 'nobody'}'s"
+            yield Finding(circuit.party[node], name, why)
         for text in attributes["_class"].list.s if "_class" in attributes else ():
             other = circuit.number.get(text.decode(errors="replace").removeprefix("loc:@"))
             if other is None or circuit.party[other] != circuit.party[node]:

@@ -306,6 +306,10 @@ class _Ends:
             if holders and declared.party not in holders:
                 why = f"it is declared to be {declared.party}'s, and {' and '.join(sorted(holders))} computes it"
                 findings.append(Finding(declared.party, declared.tensor, why))
+        for node in self.parties:
+            if node in found.keys or node in found.executions:
+                why = f"it is a key or execution index, and declared as {self.names[node]}"
+                findings.append(Finding(self.parties[node], self.circuit.names[node], why))
         known = {*self.parties, *found.keys, *found.executions}
         for node, op in enumerate(self.circuit.ops):
             if op == "Placeholder" and node not in known:

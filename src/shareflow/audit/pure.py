@@ -38,7 +38,7 @@ _ARRAYS = """
     DepthToSpace Diag DiagPart EnsureShape ExpandDims ExtractImagePatches Fill Gather GatherNd GatherV2 GuaranteeConst
     Identity IdentityN InvertPermutation ListDiff LowerBound MatrixBandPart MatrixDiag MatrixDiagPart MatrixDiagPartV2
     MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MirrorPad NoOp OneHot
-    OnesLike Pack Pad PadV2 ParallelConcat PreventGradient Rank Reshape Reverse ReverseSequence ReverseV2 Roll ScatterNd
+    OnesLike Pack Pad PadV2 PreventGradient Rank Reshape Reverse ReverseSequence ReverseV2 Roll ScatterNd
     ScatterNdNonAliasingAdd SearchSorted Shape ShapeN Size Slice Snapshot SpaceToBatch SpaceToBatchND SpaceToDepth
     Split SplitV Squeeze StopGradient StridedSlice StridedSliceGrad TensorScatterAdd TensorScatterMax TensorScatterMin
     TensorScatterSub TensorScatterUpdate TensorStridedSliceUpdate Tile TopK TopKV2 Transpose Unique UniqueV2
@@ -86,6 +86,7 @@ _HARMLESS = frozenset(
         "_collective_manager_ids",
         "_construction_context",
         "_has_manual_control_dependencies",
+        "_input_shapes",  # of functions: shapes.py drops what follows from it
         "_lower_using_switch_merge",
         "_num_original_outputs",
         "_output_shapes",  # not believed: see shapes.py
@@ -122,7 +123,17 @@ class Functions:
     def __init__(self, library: Any, local: bool) -> None:
         self._bodies = {function.signature.name: function for function in library.function}
         self._local = local
-        self._checking = self._with_checks()
+        calls = {
+            name: {callee for node in function.node_def for callee in called(node.attr)}
+            for name, function in self._bodies.items()
+        }
+        own = {
+            name: {node.device for node in function.node_def} | ({CHECK} & {node.op for node in function.node_def})
+            for name, function in self._bodies.items()
+        }
+        inside = _gathered(calls, own)
+        self._checking = {name for name, found in inside.items() if CHECK in found}
+        self._devices = {name: found - {CHECK} for name, found in inside.items()}
 
     def allowed(self, op: str) -> bool:
         """Whether a party may compute an operation of that type (for calls: if the bodies are pure)."""
@@ -131,6 +142,12 @@ class Functions:
     def checks(self, op: str, attributes: Any) -> bool:
         """Whether a node can end the run by a check, itself or in what it calls."""
         return op == CHECK or any(name in self._checking for name in called(attributes))
+
+    def pinned_elsewhere(self, attributes: Any, party: str) -> str | None:
+        """A device inside of what a node calls that is not its party's; None where there is none."""
+        mine = {"", f"/job:{party}"} if party else {""}
+        pinned = {device for name in called(attributes) for device in self._devices.get(name, set())}
+        return min(pinned - mine, default=None)
 
     def problem(self, op: str, attributes: Any) -> str | None:
         """Why a node is not allowed; None where it is."""
@@ -156,23 +173,21 @@ class Functions:
                 yield Finding("", f"function {name}", why)
             for node in function.node_def:
                 where = f"function {name}: {node.name}"
-                if node.device:
-                    yield Finding("", where, f"an operation inside of a function is pinned, to {node.device!r}")
                 if node.op == "ShareflowUniform":
                     yield Finding("", where, "a stream is made inside of a function, which may run more than once")
                 if (problem := self.problem(node.op, node.attr)) is not None:
                     yield Finding("", where, problem)
 
-    def _with_checks(self) -> set[str]:
-        calls = {
-            name: {callee for node in function.node_def for callee in called(node.attr)}
-            for name, function in self._bodies.items()
-        }
-        found = {
-            name for name, function in self._bodies.items() if any(node.op == CHECK for node in function.node_def)
-        }
-        grown = True
-        while grown:
-            more = {name for name, callees in calls.items() if name not in found and callees & found}
-            grown, found = bool(more), found | more
-        return found
+
+def _gathered(calls: dict[str, set[str]], own: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What each function holds of its own or of what it calls, directly or through one another."""
+    found = {name: set(texts) for name, texts in own.items()}
+    grown = True
+    while grown:
+        grown = False
+        for name, callees in calls.items():
+            more = {text for callee in callees for text in found.get(callee, set())} - found[name]
+            if more:
+                found[name] |= more
+                grown = True
+    return found

@@ -3,7 +3,9 @@
 A graph from a file says the shapes of its nodes, and TensorFlow takes such a claim for true where it cannot infer the
 shape itself. A false one could have a small stream repeated over a large value. So the claims are dropped, except for
 the native ops, whose shape functions TensorFlow cannot ask; and those are computed from attributes and operands here.
-Going through the graph in order, each shape follows from those before.
+Going through the graph in order, each shape follows from those before. What a called function gives has no shape that
+could be relied on (TensorFlow takes a loop's from an attribute, or from its operands), and nothing has that follows
+from it, until an EnsureShape checks it while it runs.
 """
 
 from __future__ import annotations
@@ -36,10 +38,6 @@ def inferred(definition: Any) -> tf.Graph:
     for node in bare.node:
         if CLAIM in node.attr and not is_native(node.op):
             del node.attr[CLAIM]
-    for function in bare.library.function:
-        for node in function.node_def:
-            if CLAIM in node.attr:
-                del node.attr[CLAIM]
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(bare, name="")
