@@ -43,8 +43,8 @@ def opened(directory):
 
 
 def payload(index):
-    """More than one chunk for some, so that files are half there, too."""
-    return random.Random(index).randbytes(3000 + (index % 3 == 0) * (1 << 20))
+    """More than one chunk for one, so that files are half there, too."""
+    return random.Random(index).randbytes(3000 + (index == 3) * (1 << 20))
 
 
 def dealt_key(index):

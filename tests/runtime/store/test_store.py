@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -496,8 +497,37 @@ def test_a_closed_store(store):
 def test_a_store_that_must_exist(place):
     with pytest.raises(StoreError, match="there is no store in"):
         opened(place, create=False)
+    assert not place.exists()
     opened(place).close()
     opened(place, create=False).close()
+
+
+def test_a_lost_ledger_is_not_made_anew(store, place):
+    """It would forget what was spent."""
+    put(store, 1)
+    store.close()
+    (place / "ledger.sqlite").unlink()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"its ledger is gone.*a new store is made in an empty one"):
+            opened(place)
+        assert os.listdir(place / "material") == [f"{1:016x}"]
+    sqlite3.connect(place / "ledger.sqlite").close()
+    with pytest.raises(StoreError, match="its ledger is gone"):
+        opened(place)
+
+
+def test_large_records_need_the_memory_of_a_chunk(store):
+    size = 64 * CHUNK_BYTES
+    payload = np.full(size // 8, 7)
+    tracemalloc.start()
+    try:
+        store.put_material(GRAPH, 0, 1, dealt(1), [payload[:999], payload[999:]])
+        assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK_BYTES
+        (material,) = store.take(GRAPH, 0, [1])
+        assert size <= tracemalloc.get_traced_memory()[1] < size + 8 * CHUNK_BYTES
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(np.frombuffer(material.payload, np.int64), payload)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path):

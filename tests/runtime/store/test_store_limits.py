@@ -61,7 +61,7 @@ def test_a_full_disk(small_disk):
             store.put_state(5, {"w": np.zeros(SIZE)}, based_on=None)
         assert store.versions() == [] and os.listdir(store.directory / "state") == []
     with opened(small_disk / "store", reserve=0) as store:
-        assert store.available(GRAPH, 0) == there
+        assert store.available(GRAPH, 0) == there, "it opens on the full disk, too"
         assert [bytes(m.payload) for m in store.take(GRAPH, 0, there[:2])] == [bytes([i]) * SIZE for i in there[:2]]
         put(store, there[-1] + 1)
 
@@ -89,6 +89,19 @@ def test_no_room_even_for_rows(small_disk):
     with opened(small_disk / "store", reserve=0) as store:
         assert all(map(store.is_spent, there))
         assert store.next_indices(1).start == len(given) + 2
+
+
+def test_no_room_for_a_new_store(small_disk):
+    (small_disk / "store").mkdir()
+    with open(small_disk / "other", "wb", buffering=0) as other, pytest.raises(OSError):
+        while True:
+            other.write(bytes(4096))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="the disk is full"):
+            opened(small_disk / "store")
+    os.unlink(small_disk / "other")
+    with opened(small_disk / "store", reserve=0) as store:
+        put(store, 1)
 
 
 def test_the_reserve_leaves_room_to_spend(small_disk):

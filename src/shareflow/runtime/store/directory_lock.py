@@ -24,8 +24,12 @@ class DirectoryLock:
                 f"a store is used by one process at a time, and {directory} is held by process {holder}. "
                 "Stop that process first, or give this party another directory."
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            # Always as long, over the one before: so it needs no room when the disk is full.
+            os.pwrite(self._file, f"{os.getpid():<19}\n".encode("ascii"), 0)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def release(self) -> None:
         os.close(self._file)

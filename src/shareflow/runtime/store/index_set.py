@@ -31,20 +31,12 @@ class IndexSet:
 
     def growth(self, indices: Iterable[int]) -> Growth:
         """How the ranges change when these are added. Nothing is added yet: that is :meth:`grow`."""
-        added = set(indices)
+        added = _merged((index, index) for index in sorted(set(indices)))
         touched: dict[int, int] = {}
-        for index in added:
-            for near in (index - 1, index, index + 1):
-                slot = self._slot(near)
-                if slot is not None:
-                    touched[self._firsts[slot]] = self._lasts[slot]
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted([*touched.items(), *((index, index) for index in added)]):
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], last))
-            else:
-                merged.append((first, last))
-        return Growth(tuple(touched), tuple(merged))
+        for first, last in added:
+            slots = slice(bisect_left(self._lasts, first - 1), bisect_right(self._firsts, last + 1))
+            touched.update(zip(self._firsts[slots], self._lasts[slots], strict=True))
+        return Growth(tuple(touched), tuple(_merged(sorted([*touched.items(), *added]))))
 
     def grow(self, growth: Growth) -> None:
         for first in growth.gone:
@@ -58,3 +50,14 @@ class IndexSet:
     def _slot(self, index: int) -> int | None:
         slot = bisect_right(self._firsts, index) - 1
         return slot if slot >= 0 and index <= self._lasts[slot] else None
+
+
+def _merged(ordered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges, in order, with those that touch or overlap made one."""
+    merged: list[tuple[int, int]] = []
+    for first, last in ordered:
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged

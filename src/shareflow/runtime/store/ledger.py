@@ -6,10 +6,9 @@ on the disk later cannot change what this process knows.
     tag of the head = HMAC(head key, format, store id, plan, party, transaction, number of rows,
                            sum over rows of HMAC(row key, row) mod 2^256)
 
-The sum is a multiset hash (Clarke et al., "Incremental multiset hash functions", Asiacrypt 2003, MSet-Add-Hash); it is
-never written itself, only its tag, so nothing about the row tags is learned from the disk. A row that is edited,
-removed, added or put back from earlier makes the head's tag wrong. A whole older copy has a right tag: that is what
-the witness is for.
+The sum is a multiset hash (Clarke et al. 2003, MSet-Add-Hash); it is never written itself, only its tag, so nothing
+about the row tags is learned from the disk. A row that is edited, removed, added or put back from earlier makes the
+head's tag wrong. A whole older copy has a right tag: that is what the witness is for.
 
 Journal: WAL with synchronous=FULL. A commit is one fsync of the log, against three or more with a rollback journal.
 """
@@ -57,7 +56,7 @@ class Ledger:
         self._witness: Witness | None = None
         if not path.exists():
             if not create:
-                raise StoreError(f"there is no store in {path.parent}. Give its directory, or let a new one be made.")
+                raise StoreError(no_store(path.parent))
             # SQLite gives its log the same permissions.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=16)
@@ -67,7 +66,7 @@ class Ledger:
         except BaseException as error:
             self._close_files()
             if isinstance(error, sqlite3.Error):
-                raise StoreError(f"{path} cannot be read as a store: {error}. {_REPLACE}") from None
+                raise StoreError(_why(path, error)) from None
             raise
 
     @property
@@ -161,7 +160,7 @@ class Ledger:
         schema = {sql for (sql,) in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
         if not schema:
             if not create:
-                raise StoreError(f"the store in {self._path.parent} is empty. Give its directory, or let one be made.")
+                raise StoreError(no_store(self._path.parent))
             self._create(storage_key)
         elif schema != set(_SCHEMA):
             raise StoreError(f"{self._path} is not a store of shareflow, or its tables were changed. {_REPLACE}")
@@ -267,6 +266,23 @@ class Ledger:
         numbers = (number.to_bytes(8, "little") for number in (FORMAT, steps, count))
         texts = (self._plan.encode("utf-8"), self._party.encode("utf-8"))
         return self._keys.head_tag(joined(b"head", *numbers, total.to_bytes(32, "little"), self._id, *texts))
+
+
+def no_store(directory: Path) -> str:
+    """The text where a new store is not wanted, or would take the place of one that lost its ledger."""
+    return (
+        f"there is no store in {directory}, or its ledger is gone. Give the store's directory; a new store is made in "
+        "an empty one."
+    )
+
+
+def _why(path: Path, error: sqlite3.Error) -> str:
+    """The text for an error of SQLite while a store is opened: the disk's fault, or the file's."""
+    if "is full" in str(error):
+        return f"the disk is full: the store in {path.parent} cannot be opened. Free space and try again."
+    if isinstance(error, sqlite3.OperationalError):
+        return f"{path} cannot be opened: {error}. Check the disk. Where the file itself was changed: {_REPLACE}"
+    return f"{path} cannot be read as a store: {error}. {_REPLACE}"
 
 
 _REPLACE = (

@@ -33,7 +33,7 @@ from shareflow.runtime.store.arrays import pack, unpack
 from shareflow.runtime.store.directory_lock import DirectoryLock
 from shareflow.runtime.store.index_set import IndexSet
 from shareflow.runtime.store.keys import SEAL_BYTES, fresh_key, joined
-from shareflow.runtime.store.ledger import Ledger
+from shareflow.runtime.store.ledger import Ledger, no_store
 from shareflow.runtime.store.sealed_file import Buffer, chunk_count, disk_error, read_sealed, sync, views, write_sealed
 from shareflow_client.errors import StoreError
 
@@ -114,6 +114,8 @@ class Store:
         StoreError: another process holds it, the key is wrong, it is another plan's or party's, it was changed.
         """
         directory = Path(directory)
+        if not create and not directory.is_dir():
+            raise StoreError(no_store(directory))
         try:
             for folder in (directory, directory / "material", directory / "state"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -123,6 +125,8 @@ class Store:
         except OSError as error:
             raise disk_error(error, f"making the store's directory {directory}") from None
         try:
+            # A ledger is made together with the directory: files that wait for one are what a lost ledger left.
+            create = create and not any(os.listdir(directory / folder) for folder in (_MATERIAL, _STATE))
             path = directory / "ledger.sqlite"
             ledger = Ledger(path, storage_key, plan_fingerprint, party, create=create, witness=witness)
             try:
@@ -131,8 +135,10 @@ class Store:
             except BaseException:
                 ledger.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, OSError):
+                raise disk_error(error, f"opening the store in {directory}") from None
             raise
         return store
 
@@ -208,7 +214,7 @@ class Store:
     def counts(self) -> dict[tuple[str, int], int]:
         """How much material there is, by graph and state version."""
         with self._usable():
-            return {place: len(indices) for place, indices in self._there.items() if indices}
+            return {place: len(indices) for place, indices in self._there.items()}
 
     def take(self, graph: str, version: int, indices: Iterable[int]) -> list[Material]:
         """Spends the material of these executions, then gives it, in the order asked for.
@@ -247,8 +253,8 @@ class Store:
         """
         marked = {_index(index) for index in indices}
         with self._usable():
-            self._record_spent(marked)
-        _remove(map(self._material_path, marked))
+            erased = self._record_spent(marked)
+        _remove(map(self._material_path, erased))
 
     def discard(self, version: int) -> int:
         """Spends and deletes all material of a state version that is outdated; says how much it was."""
@@ -419,11 +425,11 @@ class Store:
         if index in self._spent:
             raise RandomnessError(f"execution index {index} is spent; randomness is used once. Take another index.")
 
-    def _record_spent(self, indices: Iterable[int]) -> None:
-        """Marks as spent and erases the rows, in one transaction. Holds the lock."""
+    def _record_spent(self, indices: Iterable[int]) -> list[int]:
+        """Marks as spent and erases the rows, in one transaction; gives those that had one. Holds the lock."""
         marked = [index for index in indices if index not in self._spent]
         if not marked:
-            return
+            return []
         growth = self._spent.growth(marked)
         changes: dict[tuple[str, bytes], bytes | None] = {(_SPENT, _name(first)): None for first in growth.gone}
         changes |= {(_SPENT, _name(first)): _name(last) for first, last in growth.new}
@@ -433,9 +439,13 @@ class Store:
         def then() -> None:
             self._spent.grow(growth)
             for index, row in erased.items():
-                self._there[_belongs(row)].discard(index)
+                place = _belongs(row)
+                self._there[place].discard(index)
+                if not self._there[place]:
+                    del self._there[place]
 
         self._ledger.commit(changes, then)
+        return list(erased)
 
     def _row_to_take(self, graph: str, version: int, index: int) -> bytes:
         self._refuse_spent(index)
