@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
-from shareflow_client.manifest import GraphInfo, Manifest
 
 from shareflow.errors import PlanError
 from shareflow.party.send import Kind, parse
 from shareflow.runtime.definition import node_name
 from shareflow.runtime.plan import Plan
+from shareflow_client.manifest import GraphInfo, Manifest
 
 # Operations worth computing while a message travels, besides those on large tensors.
 _EXPENSIVE = frozenset({"ShareflowMatmul", "ShareflowConv2d", "ShareflowDepthwiseConv2d"})
@@ -68,7 +68,7 @@ class Pad:
 
 @dataclass(frozen=True)
 class Call:
-    """Operations computed in one go: ``takes`` and ``gives`` are tensors by name. After it, ``drops`` are not needed."""
+    """Operations computed in one go: it takes and gives tensors by name; after it, ``drops`` are not needed."""
 
     nodes: tuple[str, ...]
     takes: tuple[str, ...]

@@ -1,0 +1,123 @@
+"""What waits to be computed at the leading server, and what goes together in one execution."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shareflow.runtime.requests import Request, Row
+from shareflow_client.manifest import Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one execution computes: a graph, and by party outside the rows it gets, in order."""
+
+    entry: str
+    graph: str
+    rows: dict[str, list[Row]]
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests that have a row in it."""
+        return list(dict.fromkeys(row.request for rows in self.rows.values() for row in rows))
+
+
+class Queue:
+    """Requests that are complete at both servers. Not thread-safe: its user holds a lock."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._rows: dict[str, deque[Row]] = {name: deque() for name in manifest.entries}
+        self._jobs: dict[str, deque[dict[str, Request]]] = {name: deque() for name in manifest.entries}
+        self._partial: defaultdict[tuple[str, str], dict[str, Request]] = defaultdict(dict)
+        self._sizes = {
+            name: [(graph, manifest.graphs[graph].batch or 1) for graph in entry.variants]
+            for name, entry in manifest.entries.items()
+        }
+
+    def parties(self, entry: str) -> tuple[str, ...]:
+        """The parties outside that an entry's execution waits for."""
+        return tuple(self._manifest.graphs[self._manifest.entries[entry].variants[0]].external)
+
+    def in_rows(self, entry: str) -> bool:
+        """Whether rows of several requests are computed together."""
+        return self._manifest.entries[entry].batched and len(self.parties(entry)) == 1
+
+    def add(self, request: Request) -> Request | None:
+        """A request that is complete. Gives the one it replaces: of the same party, under the same label."""
+        if self.in_rows(request.entry):
+            self._rows[request.entry].extend(Row(request, number) for number in range(request.rows))
+            return None
+        joined = self._partial[request.entry, request.label]
+        before = joined.get(request.acts_as)
+        joined[request.acts_as] = request
+        if set(joined) == set(self.parties(request.entry)):
+            self._jobs[request.entry].append(self._partial.pop((request.entry, request.label)))
+        return before
+
+    def waiting(self, entry: str) -> int:
+        """Rows, or joined requests, that wait."""
+        self._forget(entry)
+        return len(self._rows[entry]) + len(self._jobs[entry])
+
+    def oldest(self, entry: str) -> float:
+        """When the longest-waiting request of an entry came; there is one."""
+        if self._rows[entry]:
+            return self._rows[entry][0].request.since
+        return min(request.since for request in self._jobs[entry][0].values())
+
+    def variants(self, entry: str) -> Iterator[tuple[str, int]]:
+        """Graphs to compute what waits, the best first: the smallest that holds all, else the largest."""
+        waiting = self.waiting(entry)
+        sizes = sorted(self._sizes[entry], key=lambda variant: variant[1])
+        holding = [v for v in sizes if v[1] >= waiting]
+        smaller = [v for v in sizes if v[1] < waiting]
+        # What holds all wastes at most what it fills up; below that, large before small.
+        yield from holding[:1]
+        yield from reversed(smaller)
+        yield from holding[1:]
+
+    def largest(self, entry: str) -> int:
+        """Rows of an entry's largest graph."""
+        return max(size for _, size in self._sizes[entry])
+
+    def take(self, entry: str, graph: str) -> Batch:
+        """What waits longest, for an execution of this graph."""
+        if self._jobs[entry]:
+            job = self._jobs[entry].popleft()
+            return Batch(entry, graph, {party: [Row(request, 0)] for party, request in job.items()})
+        size = dict(self._sizes[entry])[graph]
+        (party,) = self.parties(entry)
+        rows = [self._rows[entry].popleft() for _ in range(min(size, len(self._rows[entry])))]
+        return Batch(entry, graph, {party: rows})
+
+    def put_back(self, batch: Batch) -> None:
+        """What was taken and could not be computed is next again."""
+        if self.in_rows(batch.entry):
+            (rows,) = batch.rows.values()
+            self._rows[batch.entry].extendleft(reversed(rows))
+        else:
+            self._jobs[batch.entry].appendleft({party: rows[0].request for party, rows in batch.rows.items()})
+
+    def requests(self) -> list[Request]:
+        """All that wait."""
+        rows = [row.request for queue in self._rows.values() for row in queue]
+        jobs = [request for queue in self._jobs.values() for job in queue for request in job.values()]
+        partial = [request for job in self._partial.values() for request in job.values()]
+        return list(dict.fromkeys((*rows, *jobs, *partial)))
+
+    def _forget(self, entry: str) -> None:
+        """Leaves out requests that are over: cancelled, out of time, their client gone."""
+        rows, jobs = self._rows[entry], self._jobs[entry]
+        if any(row.request.over for row in rows):
+            self._rows[entry] = deque(row for row in rows if not row.request.over)
+        if any(request.over for job in jobs for request in job.values()):
+            self._jobs[entry] = deque(job for job in jobs if not any(r.over for r in job.values()))
+        for name, job in list(self._partial.items()):
+            for party, request in list(job.items()):
+                if request.over:
+                    del job[party]
+            if not job:
+                del self._partial[name]

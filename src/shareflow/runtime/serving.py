@@ -1,0 +1,850 @@
+"""A server: computes executions with the other server, on clients' inputs and the dealer's material.
+
+The first server of the plan *leads*: it decides what is computed together, and under which index. The other one
+*follows*: it checks each index against its own store, and each row against what the client itself told it. Messages
+are those of docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from shareflow.errors import ChannelError, PeerError, RequestError, ShareflowError, StoreError, TimeLimitError
+from shareflow.runtime.courier import Courier
+from shareflow.runtime.cut import cut
+from shareflow.runtime.execution import LinkExchange, Mailbox
+from shareflow.runtime.intake import Intake
+from shareflow.runtime.metrics import Metrics
+from shareflow.runtime.part import PartProgram, tensors_of
+from shareflow.runtime.party_config import ClientRights, ServingSettings
+from shareflow.runtime.plan import Plan
+from shareflow.runtime.queue import Batch, Queue
+from shareflow.runtime.quota import Quota
+from shareflow.runtime.requests import Request, RequestKey, Row, given_values, result_parts, row_size
+from shareflow.runtime.role import Role
+from shareflow.runtime.stock import Stock, Use
+from shareflow.runtime.store import Material, Store
+from shareflow_client.link import Callbacks
+from shareflow_client.wire import Frame, FrameKind
+
+_log = logging.getLogger(__name__)
+
+_CONTROL_LIMIT = {"party": 8 << 20, "client": 1 << 16}
+# Executions and requests that ended, of which messages may still be on their way.
+_REMEMBERED = 4096
+# A plan's index is an unsigned number of 64 bits, TensorFlow's a signed one.
+_WORD = 1 << 64
+
+
+@dataclass(eq=False)
+class _Running:
+    """One execution that has begun here."""
+
+    index: int
+    batch: Batch
+    graph: str
+    version: int
+    mailbox: Mailbox
+    finished: threading.Event = field(default_factory=threading.Event)  # at the follower, as the leader learns
+
+
+class _UnusableMaterialError(ShareflowError):
+    """The material of an index cannot be used: the rows are computed under another one."""
+
+
+class Serving(Role):
+    """The work of one server. Threads: links' readers, the intake's, the scheduler's, and one for each execution."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        party: str,
+        store: Store,
+        settings: ServingSettings,
+        clients: Mapping[str, ClientRights],
+        metrics: Metrics,
+    ) -> None:
+        manifest = plan.manifest
+        self._manifest, self._party, self._store, self._settings = manifest, party, store, settings
+        self._clients, self._metrics = clients, metrics
+        self._leads = party == manifest.protocol.servers[0]
+        self._other = manifest.protocol.servers[1 if self._leads else 0]
+        self._programs = {name: PartProgram(cut(plan, name, party)).prepare() for name in manifest.graphs}
+        self._stock = Stock(store, settings.prefetch, settings.prefetch_bytes)
+        sizes = {n: p.part.corrections.nbytes if p.part.corrections else 0 for n, p in self._programs.items()}
+        self._intake = Intake(store, self._stock, sizes, self._material_stored, self._material_refused)
+        self._quotas = {name: Quota(rights.rows_per_minute) for name, rights in clients.items()}
+
+        # One lock for all below; computing, storing and sending happen outside of it.
+        self._lock = threading.Condition()
+        self._links: dict[str, Any] = {}
+        self._requests: dict[RequestKey, Request] = {}
+        self._answers: dict[tuple[Any, int], int] = {}  # bytes that a client's link still sends of a request
+        self._next_rows: dict[Any, int] = {}
+        self._couriers: dict[Any, Courier] = {}
+        self._arrived: OrderedDict[RequestKey, None] = OrderedDict()  # complete at the follower
+        self._queue = Queue(manifest)
+        self._running: dict[int, _Running] = {}
+        self._ended: OrderedDict[int, Mailbox] = OrderedDict()
+        self._wanted: dict[Use, int] = {}
+        self._cannot: dict[Use, str] = {}
+        self._version = store.current() or 0
+        self._state = self._read_state(self._version)
+        self._stopping = False
+        self._pool = ThreadPoolExecutor(settings.parallel if self._leads else 256, "shareflow execution")
+        self._scheduler = threading.Thread(target=self._schedule, name="shareflow scheduler", daemon=True)
+        if self._leads:
+            self._scheduler.start()
+
+    # --- the process's side ------------------------------------------------------------------------------------
+
+    @property
+    def callbacks(self) -> Callbacks:
+        return Callbacks(self._on_frame, self._on_close, self._size_limit, self._on_link)
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            peers = {name: "connected" if name in self._links else "lost" for name in self._peers()}
+            waiting = len([request for request in self._requests.values() if not request.over])
+            stock = {name: self._stock.count(self._use(name)) for name in self._manifest.graphs}
+            why = ""
+            if self._stopping:
+                why = "it is stopping"
+            elif self._other not in self._links:
+                why = f"no link to {self._other}"
+            elif not self._version and any(entry.uses for entry in self._manifest.entries.values()):
+                why = "no state is loaded yet"
+            return {
+                "ready": not why,
+                "why": why,
+                "state_version": self._version,
+                "stock": stock,
+                "peers": peers,
+                "running": len(self._running),
+                "waiting": waiting,
+            }
+
+    def stop(self, grace: float) -> None:
+        deadline = time.monotonic() + grace
+        with self._lock:
+            self._stopping = True
+            for request in [r for r in self._requests.values() if not self._is_running(r)]:
+                self._end(request, f"{self._party} is stopping. Try again in a while.", retry=True)
+            self._lock.notify_all()
+            while self._running and time.monotonic() < deadline:
+                self._lock.wait(min(0.1, max(deadline - time.monotonic(), 0)))
+            for running in self._running.values():
+                running.mailbox.fail(ChannelError(f"{self._party} stopped."))
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._intake.stop()
+
+    # --- links -------------------------------------------------------------------------------------------------
+
+    def _peers(self) -> list[str]:
+        return [name for name in self._manifest.computing if name != self._party]
+
+    def _on_link(self, link: Any) -> None:
+        if link.role == "client":
+            if link.peer not in self._clients:
+                raise PeerError(f"{link.peer} is no client of {self._party}.")
+            with self._lock:
+                self._next_rows[link] = 0
+                self._couriers[link] = Courier(link)
+            return
+        if link.peer not in self._peers():
+            raise PeerError(f"{link.peer} is none of the parties that {self._party} computes with.")
+        with self._lock:
+            before = self._links.get(link.peer)
+            self._links[link.peer] = link
+        if before is not None:
+            before.close(f"{link.peer} connected anew")
+        self._metrics.links.labels(link.peer).set(1)
+        if link.peer == self._other:
+            for use in self._stock.uses():
+                self._tell(link, self._have(use, self._stock.indices(use)))
+            if self._leads:
+                self._tell(link, {"type": "current", "version": self._version})
+            else:
+                with self._lock:
+                    complete = [request.key for request in self._requests.values() if request.complete]
+                for key in complete:
+                    self._tell(link, {"type": "arrived", **key._asdict()})
+        else:
+            counts = [[*use, self._stock.count(use)] for use in self._stock.uses()]
+            self._tell(link, {"type": "counts", "counts": counts})
+            if self._leads:
+                self._tell(link, {"type": "current", "version": self._version})
+                with self._lock:
+                    self._wanted.clear()
+                    self._cannot.clear()
+        with self._lock:
+            self._lock.notify_all()
+
+    def _on_close(self, link: Any, text: str) -> None:
+        if link.role == "client":
+            with self._lock:
+                self._next_rows.pop(link, None)
+                courier = self._couriers.pop(link, None)
+                if courier is not None:
+                    courier.stop()
+                for request in [r for r in self._requests.values() if r.link is link]:
+                    self._end(request, "", retry=False, tell=False)
+                for key in [key for key in self._answers if key[0] is link]:
+                    del self._answers[key]
+            return
+        with self._lock:
+            current = self._links.get(link.peer) is link
+            if current:
+                del self._links[link.peer]
+                self._metrics.links.labels(link.peer).set(0)
+            if link.peer == self._other and current:
+                self._stock.peer_lost()
+                self._arrived.clear()
+                for running in self._running.values():
+                    running.mailbox.fail(ChannelError(f"The link to {link.peer} was lost: {text}"))
+            self._lock.notify_all()
+        if link.peer == self._manifest.protocol.dealer:
+            self._intake.lost(link)
+
+    def _size_limit(self, link: Any, kind: FrameKind, execution: int, round_: int) -> int | None:
+        if kind is FrameKind.CONTROL:
+            return _CONTROL_LIMIT[link.role]
+        if link.role == "client":
+            return self._answers.get((link, execution)) if round_ == 0 else None
+        if link.peer == self._other:
+            mailbox = self._mailbox(execution)
+            return None if mailbox is None else mailbox.admit(round_)
+        return self._intake.size(link, execution)
+
+    def _mailbox(self, index: int) -> Mailbox | None:
+        with self._lock:
+            running = self._running.get(index)
+            return running.mailbox if running else self._ended.get(index)
+
+    def _on_frame(self, link: Any, frame: Frame) -> None:
+        if frame.kind is FrameKind.DATA:
+            self._metrics.bytes_received.labels(link.role if link.role == "client" else link.peer).inc(
+                len(frame.payload)
+            )
+            if link.role == "client":
+                self._input(link, frame.execution, frame.payload)
+            elif link.peer == self._other:
+                mailbox = self._mailbox(frame.execution)
+                if mailbox is not None:
+                    mailbox.put(frame.round, frame.payload)
+            else:
+                self._intake.message(link, frame.execution, frame.payload)
+            return
+        message = _parsed(link, frame.payload)
+        handlers = self._handlers(link)
+        handler = handlers.get(message.get("type", ""))
+        if handler is None:
+            raise PeerError(f"{link.peer} sent a message of unknown type: {str(message.get('type'))[:40]!r}.")
+        try:
+            handler(link, message)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise PeerError(f"{link.peer} sent a message {message['type']!r} with a key missing or wrong.") from None
+
+    def _handlers(self, link: Any) -> dict[str, Callable[[Any, dict[str, Any]], None]]:
+        if link.role == "client":
+            return {"submit": self._submit, "cancel": self._cancel}
+        if link.peer == self._manifest.protocol.dealer:
+            return {"material": self._material, "cannot": self._cannot_deal}
+        common = {"have": self._peer_has, "spent": self._peer_spent, "abort": self._peer_aborts}
+        if self._leads:
+            return common | {
+                "arrived": self._peer_arrived,
+                "gone": self._peer_gone,
+                "finished": self._peer_finished,
+                "missing": self._peer_misses,
+            }
+        return common | {
+            "current": self._set_current,
+            "begin": self._begin,
+            "commit": self._commit,
+            "drop": self._drop,
+        }
+
+    def _tell(self, link: Any, message: Mapping[str, Any]) -> bool:
+        """Sends a message without waiting, so that it can be done under the lock; whether the link was still open."""
+        link.post(FrameKind.CONTROL, json.dumps(message, separators=(",", ":")).encode())
+        return link.closed is None
+
+    def _tell_other(self, message: Mapping[str, Any]) -> bool:
+        link = self._links.get(self._other)
+        return link is not None and self._tell(link, message)
+
+    # --- clients -----------------------------------------------------------------------------------------------
+
+    def _submit(self, link: Any, message: dict[str, Any]) -> None:
+        number, rows, first = int(message["request"]), int(message["rows"]), int(message["first_row"])
+        session, entry = str(message["session"]), str(message["entry"])
+        acts_as, label = str(message["as"]), str(message["label"])
+        key = RequestKey(link.peer, session, number)
+        if len(session) != 32 or len(label) > 200 or not 0 < number < 1 << 63:
+            raise PeerError(f"{link.peer} sent a request with a malformed session, label or number.")
+        if rows < 1 or rows > self._clients[link.peer].most_rows:
+            limit = self._clients[link.peer].most_rows
+            raise PeerError(f"A request of {link.peer} has 1 to {limit} rows; got {rows}. Ask in smaller requests.")
+        refusal = self._refusal(link.peer, entry, acts_as, label, rows)
+        graphs = self._manifest.entries[entry].variants if entry in self._manifest.entries else ()
+        size = rows * row_size(self._programs[graphs[0]].part, acts_as) if graphs else 0
+        request = Request(key, entry, acts_as, label, rows, first, link, size)
+        with self._lock:
+            if first < self._next_rows.get(link, 0):
+                raise PeerError(f"{link.peer} numbers a row {first} that it has used in this session: rows go up.")
+            self._next_rows[link] = first + rows
+            if key in self._requests or (link, number) in self._answers:
+                raise PeerError(f"{link.peer} uses the number {number} for two requests.")
+            if size:
+                self._answers[link, number] = size
+            if refusal is None:
+                self._requests[key] = request
+                self._metrics.waiting_rows.inc(rows)
+        if refusal is not None:
+            reason, text, retry = refusal
+            self._metrics.refused.labels(reason).inc()
+            _log.warning("refused a request of %s: %s", link.peer, text)
+            self._tell(link, {"type": "error", "request": number, "text": text, "retry": retry})
+        elif not size:
+            self._complete(request, memoryview(b""))
+
+    def _refusal(self, client: str, entry: str, acts_as: str, label: str, rows: int) -> tuple[str, str, bool] | None:
+        """Reason, text for the client, and whether to try again; None for a request that is taken."""
+        rights = self._clients[client]
+        if entry not in self._manifest.entries:
+            return "entry", f"The plan's entries are {', '.join(self._manifest.entries)}; asked for {entry!r}.", False
+        if acts_as not in rights.acts_as:
+            return "rights", f"{client} acts as {', '.join(rights.acts_as)} here; asked as {acts_as!r}.", False
+        if acts_as not in self._queue.parties(entry):
+            return "rights", f"Entry {entry!r} is for {', '.join(self._queue.parties(entry))}, not {acts_as!r}.", False
+        if rows > 1 and not self._queue.in_rows(entry):
+            return "rows", f"Entry {entry!r} takes one request at a time, of one row; got {rows}.", False
+        if self._stopping:
+            return "stopping", f"{self._party} is stopping. Try again in a while.", True
+        if not self._version and self._manifest.entries[entry].uses:
+            return "state", f"Entry {entry!r} uses state that nobody has loaded yet. Load it, then try again.", True
+        with self._lock:
+            waiting = [r for r in self._requests.values() if not r.over]
+        if sum(r.rows for r in waiting if r.key.client == client) + rows > rights.most_waiting:
+            return "waiting", f"At most {rights.most_waiting} rows of {client} wait at once. Send fewer.", True
+        if sum(r.rows for r in waiting) + rows > self._settings.most_waiting_rows:
+            return "overload", f"{self._party} has too much waiting. Try again in a while.", True
+        if not self._quotas[client].take(rows):
+            return "quota", f"{client} may ask for {rights.rows_per_minute} rows a minute. Wait, or ask for more.", True
+        return None
+
+    def _input(self, link: Any, number: int, payload: memoryview) -> None:
+        with self._lock:
+            self._answers.pop((link, number), None)
+            found = [r for r in self._requests.values() if r.link is link and r.key.number == number]
+        for request in found:
+            self._complete(request, payload)
+
+    def _complete(self, request: Request, payload: memoryview) -> None:
+        with self._lock:
+            request.data = payload
+            if self._leads:
+                self._enqueue(request)
+            self._lock.notify_all()
+        if not self._leads:
+            self._tell_other({"type": "arrived", **request.key._asdict()})
+
+    def _enqueue(self, request: Request) -> None:
+        """Queues a request that is complete at both servers. Holds the lock."""
+        if request.complete and request.key in self._arrived and not request.over:
+            del self._arrived[request.key]
+            replaced = self._queue.add(request)
+            if replaced is not None:
+                text = f"Another request took the place of this one under label {request.label!r}."
+                self._end(replaced, text, retry=False)
+
+    def _cancel(self, link: Any, message: dict[str, Any]) -> None:
+        number = int(message["request"])
+        with self._lock:
+            for request in [r for r in self._requests.values() if r.link is link and r.key.number == number]:
+                self._end(request, "", retry=False, tell=False)
+
+    def _end(self, request: Request, text: str, retry: bool, tell: bool = True) -> None:
+        """Ends a request with an error, or without a word. Holds the lock."""
+        if self._requests.pop(request.key, None) is None:
+            return
+        request.over = True
+        request.data = request.data if self._is_running(request) else None
+        self._metrics.waiting_rows.dec(request.rows)
+        self._arrived.pop(request.key, None)
+        if tell:
+            self._tell(request.link, {"type": "error", "request": request.key.number, "text": text, "retry": retry})
+        if self._leads:
+            self._tell_other({"type": "drop", **request.key._asdict()})
+        else:
+            self._tell_other({"type": "gone", **request.key._asdict()})
+        self._lock.notify_all()
+
+    def _is_running(self, request: Request) -> bool:
+        return any(request in running.batch.requests for running in self._running.values())
+
+    def _answer(self, batch: Batch, results: dict[str, list[bytes]], version: int) -> None:
+        """Notes the result parts of a batch, and sends the answers of requests that have all of theirs."""
+        with self._lock:
+            for party, rows in batch.rows.items():
+                for position, row in enumerate(rows):
+                    row.request.parts[row.number] = results[party][position] if party in results else b""
+            answered = [r for r in batch.requests if r.answered and not r.over]
+            for request in answered:
+                request.over = True
+                self._requests.pop(request.key, None)
+                self._metrics.waiting_rows.dec(request.rows)
+                self._metrics.rows.labels(request.entry).inc(request.rows)
+                courier = self._couriers.get(request.link)
+                if courier is not None:
+                    parts = [part for part in request.parts if part]
+                    done = {"type": "done", "request": request.key.number, "version": version}
+                    courier.put(request.key.number, parts, json.dumps(done).encode() if self._leads else None)
+                    self._metrics.bytes_sent.labels("client").inc(sum(map(len, parts)))
+
+    # --- material ----------------------------------------------------------------------------------------------
+
+    def _use(self, graph: str) -> Use:
+        entry = self._manifest.entries[self._manifest.graphs[graph].entry]
+        return Use(graph, self._version if entry.uses else 0)
+
+    def _have(self, use: Use, indices: Sequence[int]) -> dict[str, Any]:
+        return {"type": "have", "graph": use.graph, "version": use.version, "indices": _ranges(indices)}
+
+    def _material(self, link: Any, message: dict[str, Any]) -> None:
+        use = Use(str(message["graph"]), int(message["version"]))
+        self._intake.announce(link, use, int(message["index"]), int(message["bytes"]))
+
+    def _material_stored(self, link: Any, use: Use, indices: list[int]) -> None:
+        self._tell(link, {"type": "stored", "indices": indices})
+        self._tell_other(self._have(use, indices))
+        self._metrics.stock.labels(use.graph).set(self._stock.count(use))
+        self._no_longer_wanted(use, len(indices))
+
+    def _material_refused(self, link: Any, use: Use, index: int, text: str) -> None:
+        _log.warning("could not keep material of %s: %s", use.graph, text)
+        self._tell(link, {"type": "refused", "index": index, "text": text})
+        self._no_longer_wanted(use, 1)
+
+    def _no_longer_wanted(self, use: Use, count: int) -> None:
+        with self._lock:
+            self._wanted[use] = max(self._wanted.get(use, 0) - count, 0)
+            self._lock.notify_all()
+
+    def _cannot_deal(self, link: Any, message: dict[str, Any]) -> None:
+        use = Use(str(message["graph"]), int(message["version"]))
+        text = str(message["text"])[:1000]
+        _log.error("%s cannot deal %s: %s", link.peer, use.graph, text)
+        with self._lock:
+            self._cannot[use] = text
+            self._lock.notify_all()
+
+    def _peer_has(self, link: Any, message: dict[str, Any]) -> None:
+        use = Use(str(message["graph"]), int(message["version"]))
+        indices = [i for first, last in message["indices"] for i in range(int(first), int(last) + 1)]
+        self._stock.peer_has(use, indices)
+        spent = self._stock.spent(indices)
+        if spent:
+            self._tell(link, {"type": "spent", "indices": spent})
+        with self._lock:
+            self._lock.notify_all()
+
+    def _peer_spent(self, link: Any, message: dict[str, Any]) -> None:
+        self._stock.spend([int(index) for index in message["indices"]])
+
+    # --- executions, at both -----------------------------------------------------------------------------------
+
+    def _compute(self, running: _Running, material: Material, link: Any) -> dict[str, tf.Tensor]:
+        """This server's part of an execution. Raises what ends it."""
+        program = self._programs[running.graph]
+        part, single = program.part, self._programs[self._manifest.entries[running.batch.entry].variants[0]].part
+        state = self._state if running.version == self._version else self._read_state(running.version)
+        values = {tensor: state[f"{name}/{number}"] for tensor, (name, number, _) in part.state_in.items()}
+        for value, peer in part.keys:
+            key = material.key if peer != self._other else link.key(_execution_key_info(running))
+            values[value.tensor] = tf.constant(np.frombuffer(key, "<i8"))
+        if part.index is not None:
+            signed = running.index if running.index < _WORD >> 1 else running.index - _WORD
+            values[part.index.tensor] = tf.constant(signed, tf.int64)
+        if part.corrections is not None:
+            values.update(tensors_of(part.corrections, material.payload))
+        values.update(given_values(part, single, running.batch.rows))
+        exchange = LinkExchange(link, running.index, running.mailbox, time.monotonic() + self._settings.execution_limit)
+        ends = program.run(values, exchange)
+        self._metrics.bytes_sent.labels(self._other).inc(exchange.sent)
+        return ends
+
+    def _results(self, running: _Running, ends: Mapping[str, tf.Tensor]) -> dict[str, list[bytes]]:
+        rows = self._manifest.graphs[running.graph].batch if self._queue.in_rows(running.batch.entry) else None
+        return {m.peer: result_parts(m, ends, rows) for m in self._programs[running.graph].part.results}
+
+    def _keep(self, running: _Running, ends: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Stores the state that an execution made; what it does not keep anew stays as it was."""
+        part = self._programs[running.graph].part
+        state = dict(self._state) if running.version else {}
+        state.update({f"{name}/{number}": ends[tensor] for tensor, (name, number, _) in part.state_out.items()})
+        self._store.put_state(
+            running.index, {name: t.numpy() for name, t in state.items()}, based_on=running.version or None
+        )
+        return state
+
+    def _read_state(self, version: int) -> dict[str, tf.Tensor]:
+        return {name: tf.constant(array) for name, array in self._store.state(version).items()} if version else {}
+
+    def _switch(self, version: int, state: dict[str, tf.Tensor]) -> None:
+        """From now on executions use this state."""
+        self._store.set_current(version)
+        with self._lock:
+            before, self._version, self._state = self._version, version, state
+            self._lock.notify_all()
+        if before and before != version:
+            self._stock.discard(before)
+            self._store.drop_state(before)
+        _log.info("state version %d is in use", version)
+
+    def _done(self, running: _Running, outcome: str) -> None:
+        running.mailbox.end()
+        with self._lock:
+            self._running.pop(running.index, None)
+            self._ended[running.index] = running.mailbox
+            while len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
+            self._lock.notify_all()
+        self._metrics.executions.labels(running.graph, outcome).inc()
+
+    def _peer_aborts(self, link: Any, message: dict[str, Any]) -> None:
+        with self._lock:
+            running = self._running.get(int(message["index"]))
+        if running is not None:
+            text = str(message["text"])[:1000]
+            running.mailbox.fail(_UnusableMaterialError(text) if message["material"] else PeerAborted(link.peer, text))
+            running.finished.set()
+
+    # --- the leader --------------------------------------------------------------------------------------------
+
+    def _peer_arrived(self, link: Any, message: dict[str, Any]) -> None:
+        key = _key(message)
+        with self._lock:
+            self._arrived[key] = None
+            while len(self._arrived) > 10 * self._settings.most_waiting_rows:
+                self._arrived.popitem(last=False)
+            request = self._requests.get(key)
+            if request is not None:
+                self._enqueue(request)
+            self._lock.notify_all()
+
+    def _peer_gone(self, link: Any, message: dict[str, Any]) -> None:
+        key = _key(message)
+        with self._lock:
+            self._arrived.pop(key, None)
+            request = self._requests.get(key)
+            if request is not None and not self._is_running(request):
+                self._end(request, f"{link.peer} lost the request or gave it up. Try again.", retry=True)
+
+    def _peer_misses(self, link: Any, message: dict[str, Any]) -> None:
+        _log.error("%s has no state of version %s: load it anew", link.peer, message["version"])
+        with self._lock:
+            self._version, self._state = 0, {}
+            self._lock.notify_all()
+
+    def _peer_finished(self, link: Any, message: dict[str, Any]) -> None:
+        with self._lock:
+            running = self._running.get(int(message["index"]))
+        if running is not None:
+            running.finished.set()
+
+    def _schedule(self) -> None:
+        """Starts executions as requests, material and threads allow; asks the dealer for more."""
+        while True:
+            with self._lock:
+                if self._stopping:
+                    return
+                try:
+                    self._expire()
+                    begun = self._start_one()
+                    self._ask_dealer()
+                except Exception:
+                    _log.exception("the scheduler failed; it goes on")
+                    begun = False
+                if not begun:
+                    self._lock.wait(self._pause())
+
+    def _pause(self) -> float:
+        window = self._settings.batch_window
+        return min(window, 0.05) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else 0.25
+
+    def _expire(self) -> None:
+        limit, now = self._settings.request_limit, time.monotonic()
+        for request in [r for r in self._requests.values() if now - r.since > limit]:
+            if self._is_running(request):
+                continue
+            if not request.complete:
+                missing = "its input did not arrive here"
+            elif request in self._queue.requests():
+                missing = self._why_waiting(request)
+            else:
+                missing = f"its input did not arrive at {self._other}"
+            self._end(request, f"The request waited {limit:g} s: {missing}.", retry=True)
+
+    def _why_waiting(self, request: Request) -> str:
+        if self._other not in self._links:
+            return f"there is no link to {self._other}"
+        uses = [self._use(graph) for graph in self._manifest.entries[request.entry].variants]
+        if not any(self._stock.usable(use) for use in uses):
+            told = [self._cannot[use] for use in uses if use in self._cannot]
+            return "there is no material of the dealer" + (f" ({told[0]})" if told else "")
+        if not self._queue.in_rows(request.entry):
+            return "another party of the entry did not send its input under this label"
+        return "others were before it"
+
+    def _start_one(self) -> bool:
+        """Begins one execution if it can. Holds the lock."""
+        link = self._links.get(self._other)
+        if link is None or len(self._running) >= self._settings.parallel:
+            return False
+        entries = [entry for entry in self._manifest.entries if self._queue.waiting(entry)]
+        for entry in sorted(entries, key=self._queue.oldest):
+            keeps = bool(self._manifest.entries[entry].keeps)
+            if keeps and any(self._manifest.entries[r.batch.entry].keeps for r in self._running.values()):
+                continue
+            young = time.monotonic() - self._queue.oldest(entry) < self._settings.batch_window
+            if young and self._queue.waiting(entry) < self._queue.largest(entry):
+                continue
+            for graph, _ in self._queue.variants(entry):
+                use = self._use(graph)
+                # What keeps state is rare, and its material is worth waiting a moment for: none is taken ahead.
+                material = self._stock.next(use, ahead=not keeps)
+                if material is not None:
+                    self._lead(link, self._queue.take(entry, graph), use, material)
+                    return True
+        return False
+
+    def _ask_dealer(self) -> None:
+        """Tells the dealer what runs short. Holds the lock."""
+        link = self._links.get(self._manifest.protocol.dealer or "")
+        if link is None:
+            return
+        for graph, info in self._manifest.graphs.items():
+            use, entry = self._use(graph), self._manifest.entries[info.entry]
+            if (entry.uses and not self._version) or use in self._cannot:
+                continue
+            target = self._settings.target(self._manifest, graph)
+            missing = target - self._stock.count(use) - self._wanted.get(use, 0)
+            # Asked for in groups: half of the target may be used up before.
+            if missing > target // 2 or (missing > 0 and not self._stock.count(use)):
+                message = {"type": "want", "graph": use.graph, "version": use.version, "count": missing}
+                if self._tell(link, message):
+                    self._wanted[use] = self._wanted.get(use, 0) + missing
+
+    def _lead(self, link: Any, batch: Batch, use: Use, material: Material) -> None:
+        """Begins an execution at both servers. Holds the lock."""
+        mailbox = Mailbox(self._programs[use.graph].part)
+        running = _Running(material.index, batch, use.graph, use.version, mailbox)
+        self._running[material.index] = running
+        rows = [[*row.request.key, row.number] for some in batch.rows.values() for row in some]
+        self._pool.submit(self._run_leading, running, material, link, rows)
+
+    def _run_leading(self, running: _Running, material: Material, link: Any, rows: list[Any]) -> None:
+        began, outcome = time.perf_counter(), "error"
+        begin = {"type": "begin", "index": running.index, "graph": running.graph, "version": running.version}
+        try:
+            if not self._tell(link, {**begin, "rows": rows}):
+                raise ChannelError(f"The link to {self._other} was lost.")
+            ends = self._compute(running, material, link)
+            version = running.version
+            if self._programs[running.graph].part.state_out:
+                state = self._keep(running, ends)
+                self._await_follower(running)
+                version = running.index
+                self._switch(version, state)
+                self._tell(link, {"type": "commit", "index": running.index, "version": version})
+                dealer = self._links.get(self._manifest.protocol.dealer or "")
+                if dealer is not None:
+                    self._tell(dealer, {"type": "current", "version": version})
+            self._answer(running.batch, self._results(running, ends), version)
+            outcome = "ok"
+        except _UnusableMaterialError as error:
+            outcome = "material"
+            _log.warning("execution %d is computed anew: %s", running.index, error)
+            with self._lock:
+                self._queue.put_back(running.batch)
+        except Exception as error:
+            self._fail(running, error, link)
+        finally:
+            self._done(running, outcome)
+            self._metrics.execution_seconds.labels(running.graph).observe(time.perf_counter() - began)
+
+    def _await_follower(self, running: _Running) -> None:
+        if not running.finished.wait(self._settings.execution_limit):
+            raise TimeLimitError(f"{self._other} did not finish within the time limit of an execution.")
+        # An abort sets it too, with its error in the mailbox.
+        running.mailbox.raise_failure()
+
+    def _fail(self, running: _Running, error: Exception, link: Any) -> None:
+        text, retry = _told(error, self._party)
+        if not isinstance(error, (PeerAborted, ChannelError)):
+            _log.error("execution %d of %s failed: %s", running.index, running.graph, text)
+            if not isinstance(error, ShareflowError):
+                _log.debug("the error was", exc_info=error)
+            self._tell(link, {"type": "abort", "index": running.index, "text": text, "material": False})
+        else:
+            _log.warning("execution %d of %s was aborted: %s", running.index, running.graph, text)
+        with self._lock:
+            self._running.pop(running.index, None)
+            for request in running.batch.requests:
+                self._end(request, text, retry=retry, tell=self._leads)
+
+    # --- the follower ------------------------------------------------------------------------------------------
+
+    def _set_current(self, link: Any, message: dict[str, Any]) -> None:
+        version = int(message["version"])
+        if version == self._version:
+            return
+        if version and version not in self._store.versions():
+            self._tell(link, {"type": "missing", "version": version})
+        elif version:
+            self._switch(version, self._read_state(version))
+
+    def _drop(self, link: Any, message: dict[str, Any]) -> None:
+        with self._lock:
+            request = self._requests.pop(_key(message), None)
+            if request is not None:
+                request.over = True
+                self._metrics.waiting_rows.dec(request.rows)
+
+    def _begin(self, link: Any, message: dict[str, Any]) -> None:
+        index, use = int(message["index"]), Use(str(message["graph"]), int(message["version"]))
+        program = self._programs.get(use.graph)
+        if program is None:
+            raise PeerError(f"{link.peer} begins graph {use.graph!r}, which the plan does not have.")
+        entry = self._manifest.graphs[use.graph].entry
+        mailbox = Mailbox(program.part)
+        keys = [(RequestKey(str(c), str(s), int(n)), int(row)) for c, s, n, row in message["rows"]]
+        with self._lock:
+            if index in self._running or index in self._ended:
+                raise PeerError(f"{link.peer} begins execution {index} twice: an index is used once.")
+            requests = [(self._requests.get(key), row) for key, row in keys]
+            self._ended[index] = mailbox
+        text, fault = self._unfit(entry, use, requests, len(keys)), False
+        if text is None and len(self._running) >= 256:
+            text = f"{self._party} has too many executions at once"
+        material = None
+        if text is None:
+            try:
+                keeps = bool(self._manifest.entries[entry].keeps)
+                material = self._stock.exactly(use, index, ahead=not keeps)
+            except ShareflowError as error:
+                _log.error("material of execution %d cannot be used: %s", index, error)
+            if material is None:
+                text, fault = f"{self._party} has no material of index {index}", True
+        if text is not None or material is None:
+            mailbox.end()
+            self._tell(link, {"type": "abort", "index": index, "text": text, "material": fault})
+            return
+        rows: dict[str, list[Row]] = {}
+        for request, row in requests:
+            assert request is not None
+            rows.setdefault(request.acts_as, []).append(Row(request, row))
+        running = _Running(index, Batch(entry, use.graph, rows), use.graph, use.version, mailbox)
+        with self._lock:
+            del self._ended[index]
+            self._running[index] = running
+        self._pool.submit(self._run_following, running, material, link)
+
+    def _unfit(self, entry: str, use: Use, requests: Sequence[tuple[Request | None, int]], count: int) -> str | None:
+        """Why what the leader wants to compute is not what clients asked for; None where it is."""
+        if use != self._use(use.graph):
+            return f"{self._party} uses state version {self._version}, not {use.version}"
+        batch = self._manifest.graphs[use.graph].batch or 1
+        parties = self._queue.parties(entry)
+        if self._queue.in_rows(entry):
+            if not 1 <= count <= batch:
+                return f"a batch of {use.graph} has 1 to {batch} rows, not {count}"
+        elif sorted(r.acts_as for r, _ in requests if r) != sorted(parties):
+            return f"an execution of {entry} has one request of each of {', '.join(parties)}"
+        seen = set()
+        for request, row in requests:
+            if request is None or not request.complete or request.entry != entry:
+                return f"{self._party} does not have a client's part of the input (any more)"
+            if not 0 <= row < request.rows or (request, row) in seen:
+                return "a row is computed once, and is one of its request's"
+            seen.add((request, row))
+        if len({r.label for r, _ in requests if r}) > 1 and not self._queue.in_rows(entry):
+            return "requests that are computed together have one label"
+        return None
+
+    def _run_following(self, running: _Running, material: Material, link: Any) -> None:
+        outcome = "error"
+        try:
+            ends = self._compute(running, material, link)
+            if self._programs[running.graph].part.state_out:
+                self._keep(running, ends)
+                self._tell(link, {"type": "finished", "index": running.index})
+            self._answer(running.batch, self._results(running, ends), running.version)
+            outcome = "ok"
+        except Exception as error:
+            self._fail(running, error, link)
+        finally:
+            self._done(running, outcome)
+
+    def _commit(self, link: Any, message: dict[str, Any]) -> None:
+        version = int(message["version"])
+        self._switch(version, self._read_state(version))
+
+
+class PeerAborted(ShareflowError):  # noqa: N818 - it says what happened
+    """The other server ended an execution."""
+
+    def __init__(self, peer: str, text: str) -> None:
+        super().__init__(f"{peer} ended the execution: {text}")
+
+
+def _execution_key_info(running: _Running) -> bytes:
+    """What the two servers derive their key of one execution under."""
+    return f"execution {running.graph} {running.index}".encode()
+
+
+def _told(error: Exception, party: str) -> tuple[str, bool]:
+    """What clients and the other server are told of an error, and whether another try can succeed."""
+    if isinstance(error, (ChannelError, TimeLimitError, PeerAborted, StoreError)):
+        return str(error), True
+    if isinstance(error, ShareflowError):
+        return str(error), isinstance(error, RequestError) and error.retry
+    # TensorFlow's texts may hold values: they stay here.
+    return f"An internal error at {party} ({type(error).__name__}); its log says more.", True
+
+
+def _key(message: Mapping[str, Any]) -> RequestKey:
+    return RequestKey(str(message["client"]), str(message["session"]), int(message["number"]))
+
+
+def _ranges(indices: Sequence[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for index in sorted(indices):
+        if ranges and ranges[-1][1] == index - 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return ranges
+
+
+def _parsed(link: Any, payload: memoryview) -> dict[str, Any]:
+    try:
+        message = json.loads(bytes(payload))
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise PeerError(f"A control message is a JSON object; {link.peer} sent something else.")
+    return message
