@@ -98,7 +98,7 @@ class Link:
         self._ended = threading.Event()
         self._reader: threading.Thread | None = None
         self._heard = time.monotonic()
-        self._listens = True
+        self._listens = False
 
     # --- for users --------------------------------------------------------------------------------------------
 
@@ -261,6 +261,7 @@ class Link:
             most_unfinished=self._settings.most_unfinished,
         )
         self._heard = time.monotonic()
+        self._listens = True
         try:
             for data in incoming:
                 self._listens = False  # time spent in callbacks is not the peer's silence

@@ -252,6 +252,31 @@ def test_a_long_callback_is_not_taken_for_silence():
         link.close()
 
 
+def test_a_long_start_is_not_taken_for_silence():
+    there = Seen()
+    settings = LinkSettings(dead_after=0.5)
+    slow = there.callbacks(on_link=lambda link: (time.sleep(1), there.links.put(link)))
+    with listening(there, callbacks=slow, settings=settings) as listener:
+        link = dialed(listener.port, Seen(), settings=settings)
+        other = there.link()
+        link.send(FrameKind.CONTROL, b"x")
+        assert bytes(there.frame().payload) == b"x"
+        assert other.closed is None
+        link.close()
+
+
+def test_a_failing_start_closes_the_link(caplog):
+    here, there = Seen(), Seen()
+
+    def fail(link):
+        raise KeyError("secret")
+
+    with listening(there, callbacks=there.callbacks(on_link=fail)) as listener:
+        dialed(listener.port, here)
+        assert here.end() == "server1 closed the link: an internal error"
+        assert there.end() == "on_link failed, see the log"
+
+
 def test_a_peer_that_only_reads_is_given_up():
     seen = Seen()
     with listening(seen, settings=QUICK) as listener, raw_dialer(listener.port) as raw:
