@@ -404,5 +404,5 @@ def test_audit_proves_a_model_and_gives_it_to_scripts(model_file):
 
 def test_audit_of_no_model_is_an_error(tmp_path):
     failed = run("audit", tmp_path / "none.keras")
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert "There is no model" in failed.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -17,6 +17,7 @@ from shareflow.display import size_text
 
 # Steps of a proof, nodes of a path, layers and checks that are shown without `full`.
 _STEPS, _PATH, _LAYERS, _CHECKS = 3, 6, 12, 3
+_FILE_WIDTH = 160
 
 
 def plan_report(audit: PlanAudit, fingerprint: str, full: bool = False) -> RenderableType:
@@ -45,6 +46,14 @@ def graph_report(audit: Audit, cost: Cost, full: bool = False) -> RenderableType
     parts += [views_table(audit, cost), *_proofs(audit, full), *_costs(cost, full)]
     parts += [Text(f"assumed: {text}", style="yellow") for text in audit.assumed]
     return Group(*parts)
+
+
+def print_report(report: RenderableType) -> None:
+    """Prints a report to standard output; in a file its lines are longer than a terminal's, as names are."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _FILE_WIDTH))
+    console.print(report)
 
 
 def views_table(audit: Audit, cost: Cost) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -37,10 +36,14 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ShareflowError as error:
-            console = Console(stderr=True)
-            console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-            console.print(str(error), markup=False, highlight=False)
+            _complain(error)
             raise typer.Exit(1) from None
+
+
+def _complain(error: ShareflowError) -> None:
+    console = Console(stderr=True)
+    console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+    console.print(str(error), markup=False, highlight=False)
 
 
 app = typer.Typer(
@@ -175,57 +178,65 @@ def demo(
 
 @app.command(
     epilog="**Examples**\n\n"
-    "`shareflow audit digits.keras` proves, from the graph of a prediction, what each party can learn.\n\n"
-    "`shareflow audit digits.keras --json` gives the same to scripts; the exit status is 1 where something is found."
+    "`shareflow audit digits.plan` proves, from the graphs of a plan, what each party can learn, and that it does what "
+    "it declares.\n\n"
+    "`shareflow audit digits.keras` does the same for the graph of a prediction by a model.\n\n"
+    "`shareflow audit digits.plan --json` gives it to scripts."
 )
 def audit(
-    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras).")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples that are predicted together.")] = 1,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON: views, orders of removal, findings.")] = False,
+    file: Annotated[Path, typer.Argument(help="A plan (.plan), or a trained Keras model (.keras).")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Of a model: samples that are predicted together.")] = 1,
+    full: Annotated[bool, typer.Option("--full", help="Show whole orders of removal, paths and layers.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/audit.md tells its fields.")] = False,
 ) -> None:
-    """Prove what each party of a private prediction can learn, from its graph alone; nothing is run."""
-    import shareflow as sf
-    from shareflow import display
+    """Prove what each party of a private computation can learn, from its graphs alone; nothing is run.
 
-    private = sf.private_model(_load_model(model), owner=MODEL_OWNER)
-    checked = private.audit(batch_size)
+    Exit status: 0 if all is proved, 1 if something is found, 2 if the file cannot be read.
+    """
+    from shareflow import audit_display
+
+    try:
+        passed, report, shown = _audited(file, batch_size, full)
+    except ShareflowError as error:
+        _complain(error)
+        raise typer.Exit(2) from None
     if json_:
-        print(json.dumps(dataclasses.asdict(checked), default=_plain, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        Console().print(display.audit_table(checked, private.cost(batch_size)))
-    if not checked.passed:
+        audit_display.print_report(shown)
+    if not passed:
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog="**Example**\n\n"
-    "`shareflow worker --party server0 --listen 127.0.0.1:7000`, the same for `server1` and `dealer` on ports of their "
-    "own, and then in Python: `with shareflow.Cluster({'server0': '127.0.0.1:7000', ...}): model.predict(...)`."
-)
-def worker(
-    party: Annotated[str, typer.Option(help="The party that it computes for, as server0.")],
-    listen: Annotated[str, typer.Option(help="Address and port; port 0 lets the system choose.")] = "127.0.0.1:7000",
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Allow an address that other machines can reach, as 0.0.0.0.")
-    ] = False,
-) -> None:
-    """Compute for one party of a cluster, until it is stopped.
+def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, Any], Any]:
+    """Whether a plan or model passes, and the report on it for scripts and for people."""
+    import shareflow as sf
+    from shareflow import audit_display
+    from shareflow.audit.plan import graph_json
 
-    For a cluster under one administration: whoever can connect to a worker controls it, connections are neither
-    authenticated nor encrypted, and the driver has all keys; organisations that do not trust each other use
-    `shareflow party`.
-    """
-    from shareflow.ring import kernels
-    from shareflow.runtime.worker import Worker
+    if _is_plan(file):
+        from shareflow.plan_audit import audited
+        from shareflow.runtime.plan import Plan
 
-    serving = Worker(party, listen, kernels=kernels.instruction_set(), allow_remote=allow_remote)
-    about = f"party {party}, {kernels.instruction_set()} kernels"
-    signal = serving.wait(lambda address: print(f"Worker ready on {address} ({about}).", flush=True))
-    print(f"Worker stopped by {signal}.", flush=True)
+        plan = Plan.read(file)
+        checked = audited(plan)
+        report = {"fingerprint": plan.fingerprint, **checked.to_json()}
+        return checked.passed, report, audit_display.plan_report(checked, plan.fingerprint, full)
+    private = sf.private_model(_load_model(file), owner=MODEL_OWNER)
+    found, cost = private.audit(batch_size), private.cost(batch_size)
+    return found.passed, graph_json(found, cost), audit_display.graph_report(found, cost, full)
 
 
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, frozenset) else str(value)
+def _is_plan(file: Path) -> bool:
+    from shareflow_client.plan_file import MAGIC
+
+    if file.suffix.lower() == ".plan":
+        return True
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def main() -> None:

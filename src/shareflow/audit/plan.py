@@ -140,6 +140,11 @@ class PlanAudit:
             )
 
 
+def graph_json(audit: Audit, cost: Cost) -> dict[str, object]:
+    """The report on one graph that was traced in this process."""
+    return {"format": REPORT, "passed": audit.passed, **audit_json(audit), "cost": cost.to_json()}
+
+
 def audit_json(audit: Audit) -> dict[str, object]:
     """Views, findings, assumptions and checks of one graph as JSON values."""
     return {
