@@ -98,13 +98,15 @@ class Part:
         self.receives = {message.tensor: message for message in external.receives}
         self._results = {info.name: info for info in graph.results if info.party == party}
         self._constants = {f"{step.name}:0": _constant(step) for step in external.steps if step.op == CONST}
-        before, received = self._needed(external.steps, [message.tensor for message in self.sends])
-        if received:
+        before = _needed(external.steps, [message.tensor for message in self.sends])
+        used = {name for step in before for name in step.inputs} | {message.tensor for message in self.sends}
+        early = [name for name in self.receives if name in used]
+        if early:
             raise PlanError(
                 f"What {party!r} sends in graph {graph.name!r} is known before anything is received; it depends on "
-                f"{received[0]!r}. Split the entry into two."
+                f"{early[0]!r}. Split the entry into two."
             )
-        after, _ = self._needed(external.steps, [info.tensor for info in self._results.values()])
+        after = _needed(external.steps, [info.tensor for info in self._results.values()])
         self._before = before
         self._after = [step for step in after if step.name not in {earlier.name for earlier in before}]
         self.streams = tuple(
@@ -130,20 +132,6 @@ class Part:
             )
         values = {info.tensor: _input(info, inputs[name]) for name, info in self.inputs.items()}
         return Execution(self, values, streams)
-
-    @staticmethod
-    def _needed(steps: Sequence[Step], tensors: Sequence[str]) -> tuple[list[Step], list[str]]:
-        """The steps that make these tensors, in order, and what they need that no step makes and nobody gives."""
-        made = {step.name for step in steps}
-        needed = {_node(tensor) for tensor in tensors}
-        outside = [tensor for tensor in tensors if _node(tensor) not in made]
-        chosen = []
-        for step in reversed(steps):
-            if step.name in needed:
-                chosen.append(step)
-                needed.update(map(_node, step.inputs))
-                outside += [name for name in step.inputs if _node(name) not in made]
-        return chosen[::-1], outside
 
 
 class Execution:
@@ -230,6 +218,17 @@ class Execution:
             raise PlanError(f"{_place(step)} cannot be computed of {forms}{why}. {WAY_OUT}") from None
         outputs = made if isinstance(made, tuple) else (made,)
         self._values.update({f"{step.name}:{k}": np.asarray(output) for k, output in enumerate(outputs)})
+
+
+def _needed(steps: Sequence[Step], tensors: Sequence[str]) -> list[Step]:
+    """The steps that these tensors depend on, in order."""
+    nodes = {_node(tensor) for tensor in tensors}
+    chosen = []
+    for step in reversed(steps):
+        if step.name in nodes:
+            chosen.append(step)
+            nodes.update(map(_node, step.inputs))
+    return chosen[::-1]
 
 
 def _place(step: Step) -> str:

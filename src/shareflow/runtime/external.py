@@ -37,7 +37,7 @@ def steps_of(nodes: Iterable[Any], party: str) -> list[dict[str, Any]]:
         PlanError: an operation that needs TensorFlow, or that makes of keys anything but streams; names the node.
     """
     graph = {node.name: node for node in nodes}
-    steps = [_step(graph[name], graph) for name in reversed(_chosen(graph, party))]
+    steps = [_step(graph[name], graph, party) for name in reversed(_chosen(graph, party))]
     problems = supported(steps)
     if problems:
         raise PlanError(f"{party!r} computes without TensorFlow, but {'; '.join(problems)}. {WAY_OUT}")
@@ -52,19 +52,20 @@ def _chosen(graph: Mapping[str, Any], party: str) -> list[str]:
     used: set[str] = set()
     chosen = []
     for name, node in reversed(list(graph.items())):
-        own = _job(node) == party
-        if node.op == _PLACEHOLDER or not (name in used or (own and node.op != CONST)):
-            continue
-        if not own and node.device:
-            # Another party's: what it sent.
-            continue
-        chosen.append(name)
-        used |= {node_name(reference) for reference in _references(node)}
+        wanted = name in used or (_job(node) == party and node.op != CONST)
+        if wanted and _is_ours(node, party):
+            chosen.append(name)
+            used |= {node_name(reference) for reference in _references(node, graph, party)}
     return chosen
 
 
-def _step(node: Any, graph: Mapping[str, Any]) -> Step:
-    references = _references(node)
+def _is_ours(node: Any, party: str) -> bool:
+    """Whether the party evaluates the node: it is no input, and no other party's (such as what that one sent)."""
+    return node.op != _PLACEHOLDER and _job(node) in (party, None)
+
+
+def _step(node: Any, graph: Mapping[str, Any], party: str) -> Step:
+    references = _references(node, graph, party)
     for reference in references:
         source = graph[node_name(reference)]
         if source.op == _PLACEHOLDER and (_KEY.fullmatch(source.name) or _EXECUTION.fullmatch(source.name)):
@@ -72,12 +73,16 @@ def _step(node: Any, graph: Mapping[str, Any]) -> Step:
     return Step(node.name, node.op, tuple(map(_full, references)), _attributes(node, graph))
 
 
-def _references(node: Any) -> list[str]:
-    """The inputs that matter here: a stream's are in its attributes, and an assertion's text too."""
-    controls = [reference for reference in node.input if reference.startswith("^")]
+def _references(node: Any, graph: Mapping[str, Any], party: str) -> list[str]:
+    """The inputs that matter here: a stream's are in its attributes, and an assertion's text too.
+
+    TensorFlow orders all assertions of a graph among each other. A party waits for its own alone.
+    """
+    data = [reference for reference in node.input if not reference.startswith("^")]
+    waits = [r for r in node.input if r.startswith("^") and _is_ours(graph[node_name(r)], party)]
     if node.op == UNIFORM:
-        return controls
-    return [node.input[0], *controls] if node.op == ASSERT else list(node.input)
+        return waits
+    return [*(data[:1] if node.op == ASSERT else data), *waits]
 
 
 def _attributes(node: Any, graph: Mapping[str, Any]) -> dict[str, Any]:
