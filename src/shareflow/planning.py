@@ -237,7 +237,7 @@ def _trace(
         )
     if batch is not None:
         _check_batch(name, batch, outputs, program.outputs)
-    bound = [(n, None, owner) for n, (owner, _, _) in inputs.items()]
+    bound: list[tuple[str, int | None, Party]] = [(n, None, owner) for n, (owner, _, _) in inputs.items()]
     bound += [(used, number, party) for used in uses for number, party in enumerate(states[used].form.parties)]
     graph_name = name if batch is None else f"{name}@{batch}"
     return Traced(graph_name, name, batch, program, tuple(bound), tuple(outputs)), kept

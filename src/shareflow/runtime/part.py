@@ -159,7 +159,7 @@ def buffers_of(message: Message, values: Mapping[str, tf.Tensor]) -> list[memory
                 f"the plan says {list(value.shape)} ({value.dtype.name}). The plan's shapes are not what it computes."
             )
         array = np.ascontiguousarray(tensor.numpy())
-        view = memoryview(array.reshape(-1).view(np.uint8))
+        view = memoryview(array.reshape(-1).view(np.uint8).data)
         buffers.append(view)
         if value.nbytes != view.nbytes:
             buffers.append(memoryview(bytes(value.nbytes - view.nbytes)))

@@ -99,7 +99,7 @@ class Serving(Role):
         self._ended: OrderedDict[int, Mailbox] = OrderedDict()
         self._wanted: dict[Use, int] = {}
         self._cannot: dict[Use, str] = {}
-        self._version = store.current() or 0
+        self._version = store.current or 0
         self._state = self._read_state(self._version)
         self._stopping = False
         self._pool = ThreadPoolExecutor(settings.parallel if self._leads else 256, "shareflow execution")
