@@ -239,6 +239,33 @@ def _is_plan(file: Path) -> bool:
         return False
 
 
+@app.command(
+    epilog="**Example**\n\n"
+    "`shareflow worker --party server0 --listen 127.0.0.1:7000`, the same for `server1` and `dealer` on ports of their "
+    "own, and then in Python: `with shareflow.Cluster({'server0': '127.0.0.1:7000', ...}): model.predict(...)`."
+)
+def worker(
+    party: Annotated[str, typer.Option(help="The party that it computes for, as server0.")],
+    listen: Annotated[str, typer.Option(help="Address and port; port 0 lets the system choose.")] = "127.0.0.1:7000",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Allow an address that other machines can reach, as 0.0.0.0.")
+    ] = False,
+) -> None:
+    """Compute for one party of a cluster, until it is stopped.
+
+    For a cluster under one administration: whoever can connect to a worker controls it, connections are neither
+    authenticated nor encrypted, and the driver has all keys; organisations that do not trust each other use
+    `shareflow party`.
+    """
+    from shareflow.ring import kernels
+    from shareflow.runtime.worker import Worker
+
+    serving = Worker(party, listen, kernels=kernels.instruction_set(), allow_remote=allow_remote)
+    about = f"party {party}, {kernels.instruction_set()} kernels"
+    signal = serving.wait(lambda address: print(f"Worker ready on {address} ({about}).", flush=True))
+    print(f"Worker stopped by {signal}.", flush=True)
+
+
 def main() -> None:
     """Runs the command."""
     app()

@@ -150,8 +150,8 @@ class Function(Generic[F]):
         """The results of one call for each tuple of arguments, in their order.
 
         On a cluster with several groups of workers the groups compute calls side by side; execution indices are
-        given in the order of the calls. Where a call has effects, such as assigning a variable, calls run one
-        after the other.
+        given in the order of the calls. Where a call leaves something behind, as a variable's new value, calls
+        run one after the other.
         """
         runtime = current_runtime()
         if runtime is None or runtime.width == 1 or in_trace():
@@ -166,10 +166,11 @@ class Function(Generic[F]):
                 traced, tensors = self._trace((arguments, {}))
                 # An index and keys are taken here: a session belongs to the thread that entered it.
                 values = traced.program.values(tensors)
-                while waiting and (traced.program.effects or len(waiting) >= 2 * runtime.width):
+                alone = traced.program.leaves_traces
+                while waiting and (alone or len(waiting) >= 2 * runtime.width):
                     yield self._next_result(waiting)
                 waiting.append((traced, pool.submit(runtime.run, traced.program, values)))
-                if traced.program.effects:
+                if alone:
                     yield self._next_result(waiting)
             while waiting:
                 yield self._next_result(waiting)

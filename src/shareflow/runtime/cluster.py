@@ -6,9 +6,10 @@ neither authenticated nor encrypted, so everybody on the network, too. docs/clus
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
 import os
-import queue
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -79,9 +80,9 @@ class Cluster(Runtime):
             _Group({party: listed[i] for party, listed in self.workers.items()}, limits) for i in range(self._width)
         ]
         self._run_seconds = run_seconds
-        self._free: queue.LifoQueue[_Group] = queue.LifoQueue()
-        for group in reversed(self._groups):
-            self._free.put(group)
+        # The next one is taken from the left: a group that has the model already, and none that just failed.
+        self._free = collections.deque(self._groups)
+        self._freed = threading.Condition()
         self._entered, self._lock = 0, threading.Lock()
 
     @property
@@ -99,18 +100,25 @@ class Cluster(Runtime):
             TimeLimitError: it took longer than ``run_seconds``.
         """
         self._check_parties(program)
-        try:
-            group = self._free.get(timeout=self._run_seconds)
-        except queue.Empty:
-            raise TimeLimitError(
-                f"All {self.width} groups of workers were busy for {self._run_seconds:g} s. Call from fewer threads, "
-                "or add workers."
-            ) from None
+        group, healthy = self._take(), False
         try:
             group.connect(self._driver_address)
-            return group.run(program, values)
+            outputs = group.run(program, values)
+            healthy = True
+            return outputs
         finally:
-            self._free.put(group)
+            with self._freed:
+                (self._free.appendleft if healthy else self._free.append)(group)
+                self._freed.notify()
+
+    def _take(self) -> _Group:
+        with self._freed:
+            if not self._freed.wait_for(lambda: self._free, self._run_seconds):
+                raise TimeLimitError(
+                    f"All {self.width} groups of workers were busy for {self._run_seconds:g} s. Call from fewer "
+                    "threads, or add workers."
+                )
+            return self._free.popleft()
 
     def connect(self) -> None:
         """Connects to all workers and checks them; ``with cluster:`` does it.
@@ -351,9 +359,13 @@ class _Session:
 
     def close(self) -> None:
         # A worker that hangs would make closing wait for it.
-        closing = threading.Thread(target=self._session.close, daemon=True)
+        closing = threading.Thread(target=self._close, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
+
+    def _close(self) -> None:
+        with contextlib.suppress(tf.errors.OpError):
+            self._session.close()
 
     def _prepare(self, program: Program) -> _Ready:
         name = f"program{next(self._numbers)}"

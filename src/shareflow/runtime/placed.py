@@ -81,7 +81,11 @@ def place(
     definition = program.graph.as_graph_def()
     rename_functions(definition, lambda function: f"{prefix}_{function}")
     for node in nodes(definition):
-        node.device = device_of(tf.DeviceSpec.from_string(node.device).job or "")
+        if job := tf.DeviceSpec.from_string(node.device).job:
+            node.device = device_of(job)
+    for node in definition.node:
+        # Within a function, what has no device is computed where the function is called; here it is nobody's.
+        node.device = node.device or device_of("")
     users: dict[str, dict[str, list[Any]]] = {}  # by name of a node and device, who uses its output there
     for node in definition.node:
         for name in dict.fromkeys(map(node_name, node.input)):

@@ -16,6 +16,9 @@ import tensorflow as tf
 from shareflow.party.party import Party
 from shareflow.party.session import GraphExecution, current_session, trace
 
+# Among a graph's effects, what it does in order but without a consequence for other runs.
+_TRACELESS = ("Assert", "NoOp", "ReadVariableOp")
+
 
 @dataclass(frozen=True)
 class Program:
@@ -31,6 +34,11 @@ class Program:
     execution: GraphExecution
     outputs: tuple[tf.Tensor, ...]
     effects: tuple[tf.Operation, ...]
+
+    @property
+    def leaves_traces(self) -> bool:
+        """Whether a run leaves something behind that another may see, as a variable's new value."""
+        return any(effect.type not in _TRACELESS for effect in self.effects)
 
     @property
     def feeds(self) -> tuple[tf.Tensor, ...]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from shareflow.party.party import Party
+from shareflow.party.party import Party, at_each
 from shareflow.ring import kernels
 from shareflow.share.share import Share
 
@@ -70,10 +70,12 @@ class MaskedBits(Share):
     def row(self, number: int = 0) -> MaskedBits:
         """One row of the first axis, without that axis."""
         width = self.mask.shape[0] // self.rows
-        m0, m1, mask = (words[number * width : (number + 1) * width] for words in self.components)
+        m0, m1, mask = at_each(
+            self.parties, lambda words: words[number * width : (number + 1) * width], self.components
+        )
         return MaskedBits(self.servers, self.dealer, (m0, m1), mask, self._shape[1:])
 
     def invert(self) -> MaskedBits:
         """<<not v>>, under the same mask."""
-        m0, m1 = (tf.bitwise.invert(m) for m in self.opened)
+        m0, m1 = at_each(self.servers, tf.bitwise.invert, self.opened)
         return self.with_components((m0, m1, self.mask))
