@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -32,8 +32,9 @@ def plan_report(audit: PlanAudit, fingerprint: str, full: bool = False) -> Rende
     parts.append(Text(f"fingerprint {fingerprint}"))
     if audit.findings:
         parts.append(findings_tree("The plan as a whole", audit.findings, full))
+    states = audit.states()
     for graph in audit.graphs:
-        parts += _graph(graph, full)
+        parts += _graph(graph, states, full)
     parts += [Text(f"assumed: {text}", style="yellow") for text in audit.assumed]
     return Group(*parts)
 
@@ -85,14 +86,15 @@ def findings_tree(title: str, findings: Sequence[Finding], full: bool = False) -
     return tree
 
 
-def _graph(graph: GraphAudit, full: bool) -> Iterator[RenderableType]:
+def _graph(graph: GraphAudit, states: Mapping[str, tuple[str, ...]], full: bool) -> Iterator[RenderableType]:
     batch = "" if graph.batch is None else f", batch {graph.batch}"
     yield Text("")
     yield Text(f"{graph.name} (entry {graph.entry}{batch}, {graph.nodes} nodes)", style="bold")
     if graph.audit.findings:
         yield findings_tree("Findings", graph.audit.findings, full)
     for given in graph.results:
-        of = ", ".join(given.depends_on) or "nothing but constants"
+        inputs = sorted(PlanAudit.inputs_of(given.depends_on, states))
+        of = ", ".join(_shortened(inputs, None if full else _PATH)) or "nothing but constants"
         yield Text(f"{given.party} learns {given.name} {list(given.shape)}, computed from {of}")
     if graph.kept:
         table = Table(title="What parties keep")

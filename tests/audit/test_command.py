@@ -42,7 +42,7 @@ def test_an_honest_plan(honest):
     assert shown.exit_code == 0, shown.output
     assert "Proved from the graph: passed" in shown.output
     assert network().fingerprint in shown.output
-    assert "client learns result [2, 2], computed from x of client, state w1, state w2" in shown.output
+    assert "client learns result [2, 2], computed from w1 of owner, w2 of owner, x of client" in shown.output
     assert "uniform by stream" in shown.output and "... " in shown.output
     assert "... " not in run(honest, "--full").output
 
@@ -65,6 +65,7 @@ def test_for_scripts(honest, leaky):
     report = json.loads(given.stdout)
     assert report["passed"] and report["fingerprint"] == network().fingerprint and report["format"] == 1
     assert (report["servers"], report["dealer"]) == (["server0", "server1"], "dealer")
+    assert report["states"] == {"w1": ["w1 of owner"], "w2": ["w2 of owner"]}
     predict = report["graphs"]["predict"]
     assert predict["results"][0]["depends_on"] == ["x of client", "state w1", "state w2"]
     views = {view["party"]: view for view in predict["views"]}

@@ -249,10 +249,12 @@ def test_a_key_at_another_than_its_holder():
     assert found(plan, "server1", key, "its name says that server0 holds it, and it is pinned to server1")
 
 
-def test_two_keys_of_one_name():
+def test_a_key_under_another_name():
     plan = Edited()
     plan.add("Placeholder", "planted/key.server0.dealer.", [], "server0", dtype=tf.int64, shape=tf.TensorShape([2]))
-    assert any("it is the same as" in why for _, _, why in plan.findings())
+    assert found(plan, "server0", "planted/key.server0.dealer.", "no declared input or state, no key")
+    stream = plan.stream("server0", "dealer", 90, [2], "planted/stream", key="planted/key.server0.dealer.")
+    assert found(plan, "server0", stream, "is none that this execution gives")
 
 
 def test_a_key_of_a_stranger():
@@ -263,8 +265,8 @@ def test_a_key_of_a_stranger():
 
 def test_a_key_that_is_a_constant():
     plan = Edited()
-    plan.constant("planted/key.server0.owner.", [1, 2], "server0")
-    assert found(plan, "server0", "planted/key.server0.owner.", "its name is that of a key or execution index")
+    plan.constant("key.server0.owner.", [1, 2], "server0")
+    assert found(plan, "server0", "key.server0.owner.", "its name is that of a key or execution index")
 
 
 def test_a_key_that_an_owner_gives():

@@ -25,8 +25,12 @@ from shareflow_client.manifest import ExternalPart, GraphInfo, Manifest, StateTe
 REPORT = 1
 """The format of `PlanAudit.to_json`; it grows when a field changes its meaning."""
 
+_ROWS = "rows of one batch do not depend on each other, where requests of several clients are computed together"
+
 # Protocols whose messages this audit can prove, all with two servers and a dealer.
 _PROTOCOLS = ("SPDZ",)
+
+_STATE = "state "
 
 Steps = Callable[[Iterable[Any], str], list[dict[str, Any]]]
 
@@ -107,6 +111,27 @@ class PlanAudit:
         """What the proofs rest on besides the graphs."""
         return tuple(dict.fromkeys(text for graph in self.graphs for text in graph.audit.assumed))
 
+    def states(self) -> dict[str, tuple[str, ...]]:
+        """For each state the inputs that it comes from, in whatever entry and through whatever other state."""
+        found: dict[str, set[str]] = {}
+        grown = True
+        while grown:
+            grown = False
+            for given in (given for graph in self.graphs for given in graph.kept):
+                own = found.setdefault(given.name.rpartition("[")[0], set())
+                more = self.inputs_of(given.depends_on, found) - own
+                own |= more
+                grown = grown or bool(more)
+        return {name: tuple(sorted(inputs)) for name, inputs in found.items()}
+
+    @staticmethod
+    def inputs_of(depends_on: Iterable[str], states: Mapping[str, Iterable[str]]) -> set[str]:
+        """The inputs among what a value is computed from, and those that its states come from."""
+        inputs: set[str] = set()
+        for name in depends_on:
+            inputs |= set(states.get(name.removeprefix(_STATE), ())) if name.startswith(_STATE) else {name}
+        return inputs
+
     def every_finding(self) -> tuple[tuple[str, Finding], ...]:
         """All findings, with the graph's name; "" for those of the plan as a whole."""
         of_graphs = ((graph.name, finding) for graph in self.graphs for finding in graph.audit.findings)
@@ -121,6 +146,7 @@ class PlanAudit:
             "dealer": self.dealer,
             "assumed": list(self.assumed),
             "findings": [finding.to_json() for finding in self.findings],
+            "states": {name: list(inputs) for name, inputs in self.states().items()},
             "graphs": {graph.name: graph.to_json() for graph in self.graphs},
         }
 
@@ -224,12 +250,9 @@ def _graph(manifest: Manifest, info: GraphInfo, definition: Any, steps: Steps) -
     ]
     senders = sorted({s for _, s, _ in circuit.messages.values()} - {*roles.computing, *info.external})
     outside += [Finding(party, info.name, f"{party} sends, and the manifest has no part of it") for party in senders]
-    audit = Audit(
-        audit.views,
-        tuple(dict.fromkeys((*audit.findings, *undeclared, *outside))),
-        audit.assumed,
-        audit.checks,
-    )
+    assumed = [*audit.assumed, *([_ROWS] if (info.batch or 1) > 1 else [])]
+    wrong = [*audit.findings, *undeclared, *outside]
+    audit = Audit(audit.views, tuple(dict.fromkeys(wrong)), tuple(assumed), audit.checks)
     cost = cost_of_circuit(circuit, sorted(leaving))
     kept = tuple(
         Given(f"{s.state}[{s.component}]", s.party, manifest.states[s.state].components[s.component].shape, origin)
@@ -261,7 +284,7 @@ class _Ends:
         for state in self.info.state_in:
             component = self.manifest.states[state.state].components[state.component]
             node = self._placeholder(
-                state.tensor, state.party, component.shape, component.dtype, f"state {state.state}"
+                state.tensor, state.party, component.shape, component.dtype, f"{_STATE}{state.state}"
             )
             if node is not None:
                 self.states.add(node)

@@ -18,8 +18,9 @@ from shareflow.party.session import STREAMS
 UNIFORM = "ShareflowUniform"
 # One counter numbers the blocks of a stream, with 32 bits; a block is two elements.
 _LONGEST = 1 << 33
-_KEY = re.compile(r"(?:.*/)?key\.(?P<holder>[A-Za-z0-9_]+)\.(?P<peer>[A-Za-z0-9_]+)\.(?:_\d+)?")
-_EXECUTION = re.compile(r"(?:.*/)?execution\.(?P<holder>[A-Za-z0-9_]+)\.(?:_\d+)?")
+# Just these names, in no scope and with no number behind: so there is one of each, and no two ways to read it.
+_KEY = re.compile(r"key\.(?P<holder>[A-Za-z0-9_]+)\.(?P<peer>[A-Za-z0-9_]+)\.")
+_EXECUTION = re.compile(r"execution\.(?P<holder>[A-Za-z0-9_]+)\.")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,6 @@ def streams(circuit: Circuit, parties: Sequence[str] | None = None) -> tuple[Str
 
 def _placeholders(circuit: Circuit, parties: Sequence[str] | None) -> tuple[Streams, list[Finding]]:
     found, findings = Streams(), []
-    seen: dict[tuple[str, ...], str] = {}
     for node, name in enumerate(circuit.names):
         key, execution = _KEY.fullmatch(name), _EXECUTION.fullmatch(name)
         match = key or execution
@@ -104,9 +104,6 @@ def _placeholders(circuit: Circuit, parties: Sequence[str] | None) -> tuple[Stre
             why = "a key belongs to two parties"
         elif parties is not None and not set(who) <= set(parties):
             why = f"there is no party {sorted(set(who) - set(parties))[0]}"
-        elif who in seen:
-            why = f"it is the same as {seen[who]}: each party has one key with each other, and one execution index"
-        seen[who] = name
         if why is not None:
             findings.append(Finding(circuit.party[node], name, why))
         elif key:
