@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,6 +282,15 @@ def test_the_operation_is_tensorflows(op, inputs, attributes):
 def test_every_operation_has_a_case():
     assert {parameter.values[0] for parameter in CASES} == set(OPERATIONS)
     assert len(OPERATIONS) > 100
+
+
+def test_the_specification_lists_them():
+    text = (Path(__file__).parents[2] / "docs" / "plan-format.md").read_text(encoding="utf-8")
+    listed = text.split("<!-- operations -->")[1].split("<!-- end of operations -->")[0]
+    found = re.findall(r"`(\w+)`(?: \[([^]]*)\])?", re.sub(r"\s+", " ", listed))
+    assert {name: sorted(re.findall(r"\w+", taken)) for name, taken in found} == {
+        name: sorted(operation.attributes) for name, operation in OPERATIONS.items()
+    }
 
 
 @pytest.mark.parametrize(

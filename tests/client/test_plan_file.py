@@ -64,6 +64,10 @@ def test_the_bytes_are_those_of_the_specification():
     assert BYTES.startswith(b"\x89SFPLAN\n\x01\x00\x00\x00\x04\x00\x00\x00")
 
 
+def test_the_fingerprint_is_the_same_in_every_version():
+    assert PLAN.fingerprint == "cfdd4a0e806f704caf90551a0331dd29ad25a2bab8fa3c7cef06f3510c67326b"
+
+
 def test_the_order_of_keys_and_graphs_does_not_matter():
     manifest = json.loads(json.dumps(plans.manifest()))
     shuffled = {key: manifest[key] for key in reversed(manifest)}
