@@ -220,7 +220,7 @@ class Link:
         finally:
             with self._room:
                 if self._reason is None:
-                    self._reason = f"{self.peer} ended the stream without a word"
+                    self._reason = f"the connection to {self.peer} was lost: it ended without a closing word"
                 self._room.notify_all()
             self._queue.put(None)
             self.opened.set()
@@ -374,8 +374,8 @@ def _shown(payload: bytes | memoryview) -> str:
 
 
 def _details(error: grpc.RpcError) -> str:
-    text = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
-    return _shown(text.encode())
+    text = error.details() if isinstance(error, grpc.Call) else str(error)
+    return _shown(text.encode()) if text else "it ended without a closing word"
 
 
 def _explain_connecting(error: grpc.RpcError, peer: str) -> tuple[str, bool]:

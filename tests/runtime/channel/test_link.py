@@ -419,9 +419,10 @@ def test_an_error_of_the_dialing_end_is_told_to_the_listening_one():
         raw.say(FrameKind.HELLO, replace(raw.handshake.mine, version=2).encode())
         told.put(raw.last_words())
 
-    with raw_listener(script) as port, pytest.raises(ChannelError):
-        dialed(port, Seen())
-    assert "server0 speaks 1, its peer 2" in told.get(timeout=GUARD)
+    with raw_listener(script) as port:
+        with pytest.raises(ChannelError):
+            dialed(port, Seen())
+        assert "server0 speaks 1, its peer 2" in told.get(timeout=GUARD)
 
 
 @pytest.mark.parametrize("settings", [{"chunk_bytes": 0}, {"chunk_bytes": 5 << 20}, {"dead_after": 0}, {"drain": -1}])
