@@ -79,6 +79,14 @@ class DealerPart:
         """State versions that are here, in order."""
         return self._store.versions()
 
+    def states(self, version: int) -> set[str]:
+        """Names of the states that a version has."""
+        return {name.rpartition("/")[0] for name in self._state(version)}
+
+    def based_on(self, version: int) -> int:
+        """The version that a version was computed from, 0 for none."""
+        return self._store.based_on(version) or 0
+
     def acknowledge(self, version: int) -> None:
         """Both servers have stored the material of the execution that makes this version; durable on return."""
         with self._lock:
