@@ -591,3 +591,16 @@ def test_a_graph_that_is_missing():
     plan = Edited()
     del plan.definitions["load"]
     assert found(plan, "", "load", "the plan has none of that name")
+
+
+def test_a_graph_that_says_it_is_old():
+    plan = Edited()
+    plan.definition.versions.producer = 12
+    assert found(plan, "", "the graph", "it says it is of version 12")
+
+
+def test_the_audit_changes_no_graph():
+    plan = Edited()
+    before = plan.definition.SerializeToString(deterministic=True)
+    plan.audit()
+    assert plan.definition.SerializeToString(deterministic=True) == before

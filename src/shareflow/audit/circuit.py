@@ -19,6 +19,8 @@ from shareflow.audit.pure import CALLS
 from shareflow.audit.shapes import CLAIM, Shape, claims_falsely, inferred, is_native
 from shareflow.party.send import Kind, claims_to_cross, parse
 
+# GraphDef versions of TensorFlow 2.10 and later: older ones have TensorFlow be lenient.
+_OLDEST = 1000
 _DEVICE = re.compile(r"/job:([A-Za-z][A-Za-z0-9_]*)")
 
 
@@ -26,13 +28,15 @@ _DEVICE = re.compile(r"/job:([A-Za-z][A-Za-z0-9_]*)")
 class Circuit:
     """Nodes by number; every input of a node has a smaller number than the node.
 
-    ``inputs[i]`` are (node, output) pairs, ``controls[i]`` nodes that run before. ``party[i]`` computes node i; ""
+    ``inputs[i]`` are (node, output) pairs, ``controls[i]`` nodes that run before. ``written[i]`` are the attributes as
+    they stand in the file, ``attributes[i]`` the same with TensorFlow's defaults. ``party[i]`` computes node i; ""
     stands for everybody: a constant, or what follows from constants alone.
     """
 
     names: list[str] = field(default_factory=list)
     ops: list[str] = field(default_factory=list)
     attributes: list[Any] = field(default_factory=list)
+    written: list[Any] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
     inputs: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     controls: list[tuple[int, ...]] = field(default_factory=list)
@@ -99,6 +103,9 @@ def read(graph: tf.Graph | Any, trusted: bool = False) -> tuple[Circuit | None, 
     if order is None:
         return None, findings
     if not trusted:
+        if definition.versions.producer < _OLDEST:
+            why = f"it says it is of version {definition.versions.producer}, whose operations compute other things"
+            return None, [Finding("", "the graph", why)]
         unknown = sorted({node.op for node in definition.node if is_native(node.op) and not _registered(node.op)})
         if unknown:
             why = f"this program has no operation {unknown[0]}: the native kernels are not loaded, or are others"
@@ -111,9 +118,14 @@ def read(graph: tf.Graph | Any, trusted: bool = False) -> tuple[Circuit | None, 
     else:
         shaped = definition
     circuit = _filled(definition, order)
-    # All but the shapes is read as it stands in the file: an import gives devices another form.
-    shapes = {node.name: node.attr[CLAIM].list.shape for node in shaped.node if CLAIM in node.attr}
-    circuit.shapes = [tuple(_static(shape) for shape in shapes.get(name, ())) for name in circuit.names]
+    # Shapes, and attributes with their defaults, are TensorFlow's. The rest is read as it stands in the file: an import
+    # gives devices another form.
+    attributes = {node.name: node.attr for node in shaped.node}
+    circuit.attributes = [attributes[name] for name in circuit.names]
+    circuit.shapes = [
+        tuple(_static(shape) for shape in found[CLAIM].list.shape) if CLAIM in found else ()
+        for found in circuit.attributes
+    ]
     if not trusted:
         _forget_called(circuit)
     findings += _messages(circuit)
@@ -242,7 +254,7 @@ def _filled(definition: Any, order: list[int]) -> Circuit:
         number[node.name] = len(circuit.names)
         circuit.names.append(node.name)
         circuit.ops.append(node.op)
-        circuit.attributes.append(node.attr)
+        circuit.written.append(node.attr)
         circuit.devices.append(node.device)
         inputs, controls = [], []
         for name in node.input:

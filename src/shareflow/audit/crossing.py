@@ -31,6 +31,9 @@ class Origin(enum.IntFlag):
     PLAINTEXT = enum.auto()
 
 
+# Findings that are told with their path: a search through the graph each.
+_PATHS = 100
+
 _OF_KIND = {
     Kind.INPUT: Origin.SHARE,
     Kind.OPENING: Origin.SHARE,
@@ -89,6 +92,7 @@ def origins(circuit: Circuit, streams: Streams, states: set[int]) -> list[Origin
 
 def messages(circuit: Circuit, origin: list[Origin], roles: Roles | None) -> Iterator[Finding]:
     """Messages of a kind that the two parties do not exchange, or made of what this kind is not made of."""
+    told = 0
     for node, (kind, source, to) in circuit.messages.items():
         name = circuit.names[node]
         shape = circuit.shape(node)
@@ -102,7 +106,9 @@ def messages(circuit: Circuit, origin: list[Origin], roles: Roles | None) -> Ite
         allowed = _allowed(kind, roles is None)
         if origin[node] & ~allowed:
             what = " and ".join(text for flag, text in _TEXT.items() if flag & origin[node] & ~allowed)
-            yield Finding(to, name, f"a {kind.value} of {source} depends on {what}", _from(circuit, origin, node))
+            told += 1
+            path = _from(circuit, origin, node) if told <= _PATHS else ()
+            yield Finding(to, name, f"a {kind.value} of {source} depends on {what}", path)
 
 
 def checks(
@@ -125,7 +131,7 @@ def operations(circuit: Circuit, streams: Streams, functions: Functions) -> Iter
     """Nodes that may do more than compute a value at their party."""
     yield from functions.findings()
     for node, op in enumerate(circuit.ops):
-        name, attributes = circuit.names[node], circuit.attributes[node]
+        name, attributes = circuit.names[node], circuit.written[node]
         if op == "Placeholder" or (op == UNIFORM and node in streams.made):
             continue
         if (why := functions.problem(op, attributes)) is not None:
