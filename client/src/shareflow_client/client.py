@@ -214,6 +214,8 @@ class Client:
         if not count:
             return rows.no_rows(), 0
         size = self.config.rows
+        if count > size:  # otherwise the one request is evaluated whole before it goes
+            rows.check_rows(arrays, count)
         pieces = [(first, min(size, count - first)) for first in range(0, count, size)]
         calls = _Calls(self._session)
 

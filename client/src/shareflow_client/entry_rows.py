@@ -7,6 +7,7 @@ row has masks of its own: those of its number on the link to each server.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,16 @@ class EntryRows:
             )
         return array
 
+    def check_rows(self, inputs: Mapping[str, np.ndarray], rows: int) -> None:
+        """Finds what :meth:`start` would refuse in any of these rows, before one of them is sent.
+
+        Raises:
+            RequestError: names the row.
+        """
+        for row in range(rows):
+            with self._naming(row, rows):
+                self._part.check(self._row(inputs, row))
+
     def start(
         self, inputs: Mapping[str, np.ndarray], rows: int, first_row: int, keys: Mapping[str, bytes]
     ) -> list[Execution]:
@@ -139,13 +150,21 @@ class EntryRows:
             def stream(peer: str, number: int, shape: tuple[int, ...], row: int = first_row + row) -> np.ndarray:
                 return uniform(keys[peer], row, number, shape)
 
-            own = {n: a[row : row + 1] for n, a in inputs.items()} if self.batched else inputs
-            try:
-                started.append(self._part.start(own, stream))
-            except RequestError as error:
-                place = f", row {row} of its request" if self.batched and rows > 1 else ""
-                raise RequestError(f"Input of entry {self.name!r}{place}: {error} Nothing of it was sent.") from None
+            with self._naming(row, rows):
+                started.append(self._part.start(self._row(inputs, row), stream))
         return started
+
+    def _row(self, inputs: Mapping[str, np.ndarray], row: int) -> Mapping[str, np.ndarray]:
+        return {name: array[row : row + 1] for name, array in inputs.items()} if self.batched else inputs
+
+    @contextmanager
+    def _naming(self, row: int, rows: int) -> Iterator[None]:
+        try:
+            yield
+        except RequestError as error:
+            which = f"Row {row} of " if self.batched and rows > 1 else ""
+            given = ", ".join(map(repr, self.inputs))
+            raise RequestError(f"{which}{given} for entry {self.name!r}: {error} Nothing was sent.") from None
 
     def send_size(self, server: str, rows: int) -> int:
         """Bytes that go to a server for so many rows."""

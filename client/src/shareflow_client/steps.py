@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -107,13 +107,26 @@ class Part:
                 f"{early[0]!r}. Split the entry into two."
             )
         after = _needed(external.steps, [info.tensor for info in self._results.values()])
-        self._before = before
-        self._after = [step for step in after if step.name not in {earlier.name for earlier in before}]
+        after = [step for step in after if step.name not in {earlier.name for earlier in before}]
         self.streams = tuple(
             (step.attributes["peer"], step.attributes["stream"], tuple(step.attributes["shape"]))
-            for step in (*self._before, *self._after)
+            for step in (*before, *after)
             if step.op == UNIFORM
         )
+        later = {name for step in after for name in step.inputs} | {info.tensor for info in self._results.values()}
+        self._before = _with_last_uses(before, later | {message.tensor for message in self.sends})
+        self._after = _with_last_uses(after, {info.tensor for info in self._results.values()})
+        rules = [f"{step.name}:0" for step in before if step.op == ASSERT]
+        rules = [rule for rule in rules if not any(step.op == UNIFORM for step in _needed(before, [rule]))]
+        self._rules = _with_last_uses(_needed(before, rules), set())
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Finds what :meth:`start` refuses in these inputs, and computes no more than that needs: no stream.
+
+        Raises:
+            RequestError, PlanError: as :meth:`start`.
+        """
+        Execution(self, self._given(inputs), _no_stream)._evaluate(self._rules)
 
     def start(self, inputs: Mapping[str, Any], streams: Streams) -> Execution:
         """One execution: checks the inputs, by name, and evaluates what is sent.
@@ -123,6 +136,11 @@ class Part:
                 as the range of numbers. Nothing was sent.
             PlanError: a step does not have the shapes that the plan says.
         """
+        execution = Execution(self, self._given(inputs), streams)
+        execution._begin()
+        return execution
+
+    def _given(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         unknown = [name for name in inputs if name not in self.inputs]
         missing = [name for name in self.inputs if name not in inputs]
         if unknown or missing:
@@ -130,19 +148,21 @@ class Part:
                 f"The inputs of {self.party!r} are {', '.join(self.inputs) or 'none'}; missing: "
                 f"{', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}. Give each by its name."
             )
-        values = {info.tensor: _input(info, inputs[name]) for name, info in self.inputs.items()}
-        return Execution(self, values, streams)
+        return {info.tensor: _input(info, inputs[name]) for name, info in self.inputs.items()}
 
 
 class Execution:
-    """One evaluation of a part. Made by :meth:`Part.start`; remembers what was computed."""
+    """One evaluation of a part. Made by :meth:`Part.start`; remembers of what was computed what is needed later."""
 
     def __init__(self, part: Part, values: dict[str, np.ndarray], streams: Streams) -> None:
         self._part = part
         self._values = {**part._constants, **values}
         self._streams = streams
-        self._evaluate(part._before)
-        self._sends = {message.tensor: self._declared(message.tensor, message) for message in part.sends}
+        self._sends: dict[str, np.ndarray] = {}
+
+    def _begin(self) -> None:
+        self._evaluate(self._part._before)
+        self._sends = {message.tensor: self._declared(message.tensor, message) for message in self._part.sends}
 
     def sends(self) -> dict[str, np.ndarray]:
         """What is sent, by the name of the tensor, in the order of the plan; little-endian, in C order."""
@@ -188,12 +208,14 @@ class Execution:
             raise PlanError(f"No step of graph {self._part.graph!r} makes {name!r}. Have the plan compiled anew.")
         return self._values[name]
 
-    def _evaluate(self, steps: Sequence[Step]) -> None:
+    def _evaluate(self, steps: Sequence[tuple[Step, Sequence[str]]]) -> None:
         # int64 wraps, and 1 / 0 is infinite, without a word: as in TensorFlow.
         with np.errstate(all="ignore"):
-            for step in steps:
+            for step, used_up in steps:
                 if step.op != CONST:
                     self._run(step)
+                for name in used_up:
+                    self._values.pop(name, None)
 
     def _run(self, step: Step) -> None:
         operands = [self._value(name) for name in step.inputs if not name.startswith("^")]
@@ -229,6 +251,21 @@ def _needed(steps: Sequence[Step], tensors: Sequence[str]) -> list[Step]:
             chosen.append(step)
             nodes.update(map(_node, step.inputs))
     return chosen[::-1]
+
+
+def _with_last_uses(steps: Sequence[Step], kept: Iterable[str]) -> list[tuple[Step, tuple[str, ...]]]:
+    """Each step, with the values that no step after it takes and that are not kept: they may be forgotten then."""
+    needed = set(kept)
+    found = []
+    for step in reversed(steps):
+        used = {name for name in step.inputs if not name.startswith("^")}
+        found.append((step, tuple(used - needed)))
+        needed |= used
+    return found[::-1]
+
+
+def _no_stream(peer: str, number: int, shape: tuple[int, ...]) -> np.ndarray:
+    raise PlanError(f"No rule for inputs depends on stream {number} with {peer}. Have the plan compiled anew.")
 
 
 def _place(step: Step) -> str:
