@@ -4,6 +4,8 @@ from shareflow import errors as errors
 from shareflow import nn as nn
 from shareflow.audit.cost import Cost as Cost
 from shareflow.audit.view import Audit as Audit
+from shareflow.compiler.compile_model import compile_model as compile_model
+from shareflow.compiler.compile_model import parameters_of as parameters_of
 from shareflow.compiler.private_model import PrivateModel as PrivateModel
 from shareflow.compiler.private_model import private_model as private_model
 from shareflow.function import function as function
@@ -14,6 +16,9 @@ from shareflow.party.party import Party as Party
 from shareflow.party.send import crossings as crossings
 from shareflow.party.session import Session as Session
 from shareflow.party.session import insecure_session as insecure_session
+from shareflow.planning import Entry as Entry
+from shareflow.planning import Input as Input
+from shareflow.planning import plan as plan
 from shareflow.protocol.arithmetic import concat as concat
 from shareflow.protocol.arithmetic import matmul as matmul
 from shareflow.protocol.arithmetic import stack as stack
@@ -33,4 +38,5 @@ from shareflow.protocol.tensor import PrivateTensor as PrivateTensor
 from shareflow.protocol.variable import PrivateVariable as PrivateVariable
 from shareflow.ring.fixed_point import FixedPoint as FixedPoint
 from shareflow.runtime.cluster import Cluster as Cluster
+from shareflow.runtime.plan import Plan as Plan
 from shareflow_client import __version__ as __version__

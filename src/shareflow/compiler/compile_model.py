@@ -50,37 +50,40 @@ def compile_model(
         UnsupportedModelError: the model, or one of its layers, cannot be made private.
         PlanError: batch sizes or parties that do not go together.
     """
-    party, asking, meeting = as_party(owner), as_party(client), protocol or current_protocol()
+    meeting = protocol or current_protocol()
+    return plan(entries_of(model, as_party(owner), as_party(client), batch_sizes, meeting), meeting)
+
+
+def entries_of(
+    model: keras.Model, owner: Party, client: Party, batch_sizes: Sequence[int], protocol: Protocol
+) -> dict[str, Entry]:
+    """The entries of :func:`compile_model`, before they are traced."""
     shape, links = chain_of(model)
     found, final = convert(links)
     steps = named(found)
     parameters = _parameters(steps)
-    scale = meeting.fixed_point.fractional_bits
+    scale = protocol.fixed_point.fractional_bits
 
     def load(**weights: PrivateTensor) -> dict[str, PrivateTensor]:
         kept = {}
         for name, value in weights.items():
             with tf.name_scope(scope_name(name)):
-                kept[name] = value.shared(meeting, kept_bits(name.rpartition("/")[2], scale))
+                kept[name] = value.shared(protocol, kept_bits(name.rpartition("/")[2], scale))
         return kept
 
     def predict(x: PrivateTensor, **weights: PrivateTensor) -> PrivateTensor:
         layers = pool_before_relu(tuple((name, _layer(name, step, weights)) for name, step in steps.items()))
-        y = x.shared(meeting)
+        y = x.shared(protocol)
         for name, layer in layers:
             with tf.name_scope(scope_name(name)):
                 y = layer(y)
-        return finish(y.reveal(asking), asking, final)
+        return finish(y.reveal(client), client, final)
 
-    return plan(
-        {
-            LOAD: Entry(load, array_inputs(parameters, party), keeps=tuple(parameters)),
-            PREDICT: Entry(
-                predict, {"x": Input(asking, shape)}, uses=tuple(parameters), batch_sizes=tuple(batch_sizes)
-            ),
-        },
-        meeting,
-    )
+    names = tuple(parameters)
+    return {
+        LOAD: Entry(load, array_inputs(parameters, owner), keeps=names),
+        PREDICT: Entry(predict, {"x": Input(client, shape)}, uses=names, batch_sizes=tuple(batch_sizes)),
+    }
 
 
 def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:

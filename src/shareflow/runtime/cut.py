@@ -173,11 +173,10 @@ class _Cut:
         for name, (its_kind, source, to) in self.crossing.items():
             peer, own = (to, source) if sent else (source, to)
             if its_kind is kind and own == self.party:
-                found[self.level[name], peer].append(self._value(f"{name}:0"))
-        rounds = sorted(found)
-        return [
-            Message(peer, round_ if kind is Kind.OPENING else 0, tuple(found[round_, peer])) for round_, peer in rounds
-        ]
+                # Only openings have rounds; all others go together, in the order in which the manifest lists them.
+                round_ = self.level[name] if kind is Kind.OPENING else 0
+                found[round_, peer].append(self._value(f"{name}:0"))
+        return [Message(peer, round_, tuple(found[round_, peer])) for round_, peer in sorted(found)]
 
     # --- the parts of a step
 
@@ -185,7 +184,7 @@ class _Cut:
         received, sent = self._messages(Kind.OPENING, sent=False), self._messages(Kind.OPENING, sent=True)
         deals = self._messages(Kind.CORRECTION, sent=True)
         corrections = self._messages(Kind.CORRECTION, sent=False)
-        inputs, results = self._messages(Kind.INPUT, sent=False), _joined(self._messages(Kind.RESULT, sent=True))
+        inputs, results = self._messages(Kind.INPUT, sent=False), self._messages(Kind.RESULT, sent=True)
         states_in = {s.tensor: (s.state, s.component, self._value(s.tensor)) for s in self._own(self.info.state_in)}
         states_out = {s.tensor: (s.state, s.component, self._value(s.tensor)) for s in self._own(self.info.state_out)}
         pads = tuple(self._pads())
@@ -323,14 +322,6 @@ class _Cut:
             drops = [t for t in takes[position] if last_use[t] == position and t not in ends and t not in wanted]
             calls.append(Call(tuple(nodes), tuple(takes[position]), tuple(gives), tuple(drops)) if nodes else None)
         return calls
-
-
-def _joined(messages: Sequence[Message]) -> list[Message]:
-    """Results of several rounds as one message for each receiver."""
-    values: dict[str, list[Value]] = defaultdict(list)
-    for message in messages:
-        values[message.peer] += message.values
-    return [Message(peer, 0, tuple(found)) for peer, found in values.items()]
 
 
 def _tensor(reference: str) -> str:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from shareflow_client import __version__
-from shareflow_client.manifest import Manifest
-from shareflow_client.plan_file import LIMIT, PlanFile, read_plan_file
 
 from shareflow.errors import PlanError
 from shareflow.party.party import Party
@@ -22,6 +19,9 @@ from shareflow.party.send import Kind, parse
 from shareflow.runtime.definition import called_functions, needed, node_name, rename_functions
 from shareflow.runtime.external import steps_of
 from shareflow.runtime.program import Program
+from shareflow_client import __version__
+from shareflow_client.manifest import Manifest
+from shareflow_client.plan_file import LIMIT, PlanFile, read_plan_file
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,11 @@ def _definition(traced: Traced) -> Any:
         )
     whole = program.graph.as_graph_def(add_shapes=True)
     fetches = needed(whole, [output.op.name for output in program.outputs])
-    idle = [effect.name for effect in program.effects if effect.name not in fetches]
+    # A check of an input that nothing uses comes from TensorFlow, not from the program, and is left out.
+    asked = set(program.execution.effects)
+    idle = [
+        e.name for e in program.effects if e.name not in fetches and (e in asked or e.type != "Assert")
+    ]
     if idle:
         raise PlanError(
             f"In a plan all that runs leads to a result or a state; operation {idle[0]!r} of entry {traced.entry!r} "
@@ -172,7 +176,22 @@ def _definition(traced: Traced) -> Any:
         # TensorFlow finds the other shapes itself; of native operations it cannot read the attributes that say them.
         if not node.op.startswith("Shareflow"):
             node.attr.pop("_output_shapes", None)
+    _drop_waits_across(definition)
     return definition
+
+
+def _drop_waits_across(definition: Any) -> None:
+    """Takes the control edges between parties away: TensorFlow puts all checks in one order, whosever they are."""
+    device = {node.name: node.device for node in definition.node}
+    for node in definition.node:
+        kept = [
+            reference
+            for reference in node.input
+            if not reference.startswith("^") or device[node_name(reference)] == node.device
+        ]
+        if len(kept) < len(node.input):
+            del node.input[:]
+            node.input.extend(kept)
 
 
 def _info(traced: Traced, definition: Any, computing: set[str]) -> dict[str, Any]:
