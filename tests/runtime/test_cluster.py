@@ -22,6 +22,7 @@ from shareflow import nn
 from shareflow.errors import ChannelError, ConfigError, EncodingError, PlacementError, TimeLimitError
 from shareflow.runtime import cluster as cluster_module
 from shareflow.runtime import worker as worker_module
+from shareflow.runtime.channel import interface
 from shareflow.runtime.placed import computing_jobs, place
 from shareflow.runtime.server import start_server
 from shareflow.runtime.worker import NO_KERNELS, Worker, ask
@@ -103,6 +104,12 @@ def two_groups(workers):
 
 def known(value, owner="alice"):
     return sf.private_tensor(value, owner)
+
+
+def square(x):
+    """On shares, so that all computing parties take part."""
+    x = x.shared(sf.SPDZ())
+    return (x * x).reveal("client")
 
 
 def here_and_there(cluster, compute):
@@ -317,7 +324,7 @@ def test_any_number_of_samples(two_groups, model, count, batch_size):
     with two_groups:
         scores = model[1].predict(IMAGES[:count], receiver="client", batch_size=batch_size)
     assert len(scores) == count
-    np.testing.assert_allclose(scores, model[0](IMAGES[:count]).numpy().reshape(scores.shape), atol=0.005)
+    np.testing.assert_allclose(scores, model[0](IMAGES).numpy()[:count], atol=0.005)
 
 
 def test_results_come_in_the_order_of_the_calls(two_groups):
@@ -328,7 +335,7 @@ def test_results_come_in_the_order_of_the_calls(two_groups):
 
 
 def test_threads_use_groups_side_by_side(two_groups):
-    f = sf.function(lambda x: (x * x).reveal("client"))
+    f = sf.function(square)
     failed = []
 
     def call(i):
@@ -372,7 +379,8 @@ def test_nodes_go_to_their_parties_and_nothing_else_crosses():
     for node in placed.definition.node:
         for reference in node.input:
             source = reference.removeprefix("^").partition(":")[0]
-            if at[source] != node.device and "send." not in source:
+            # The order of checks may cross, but no value.
+            if at[source] != node.device and "send." not in source and not reference.startswith("^"):
                 assert node.device == "/job:driver", f"{source} -> {node.name}"
     assert "/job:driver" not in {at[name.partition(":")[0]] for name in placed.feeds}
 
@@ -384,13 +392,13 @@ def test_who_computes():
 
 
 def test_a_captured_table_is_refused():
-    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1.0], [2.0]), 0.0)
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1], [2.0], tf.int64), 0.0)
 
     @sf.local_computation("alice")
     def look(x):
-        return table.lookup(x)
+        return table.lookup(tf.cast(x, tf.int64))
 
-    program = program_of(lambda x: look(x).reveal("bob"), known(X.astype(np.float32)))
+    program = program_of(lambda x: look(x).reveal("bob"), known(X))
     with pytest.raises(PlacementError, match="another resource, as a table"):
         place(program, "p", lambda job: f"/job:{job}", lambda outside, device: "kept")
 
@@ -399,7 +407,7 @@ def test_a_captured_table_is_refused():
 
 
 def test_a_value_that_cannot_be_encoded(cluster):
-    f = sf.function(lambda x: (x * x).reveal("client"))
+    f = sf.function(square)
     with cluster:
         with pytest.raises(EncodingError, match="finite"):
             f(known(np.array([1.0, np.nan])))
@@ -409,7 +417,7 @@ def test_a_value_that_cannot_be_encoded(cluster):
 def test_a_party_without_a_worker(workers):
     listed = addresses(workers)
     del listed["dealer"]
-    f = sf.function(lambda x: (x * x).reveal("client"))
+    f = sf.function(square)
     with sf.Cluster(listed, connect_seconds=60), pytest.raises(PlacementError) as error:
         f(known(X))
     assert "dealer has none in this cluster of server0, server1" in str(error.value)
@@ -429,7 +437,8 @@ def test_timing_in_halves_is_refused(cluster):
         ({"server0": "localhost"}, {}, "An address of server0 is 'host:port'.*got 'localhost'"),
         ({"server0": "http://a:1"}, {}, "'host:port'"),
         ({"server0": "a:99999"}, {}, "'host:port'"),
-        ({"server0": 7000}, {}, "list of them"),
+        ({"server0": 7000}, {}, "'host:port'.*got 7000"),
+        ({"server0": [7000]}, {}, "'host:port'.*got 7000"),
         ({"server0": "a:1", "server1": ["b:1", "b:2"]}, {}, "as many workers as the others.*'server1': 2"),
         ({"server0": "a:1", "server1": "a:1"}, {}, "given more than once: a:1"),
         ({"shareflow_driver": "127.0.0.1:1"}, {}, "call the party otherwise"),
@@ -520,18 +529,16 @@ def test_all_interfaces_when_asked():
     socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=10).close()
 
 
-def test_who_connected_before_the_filter_is_found(monkeypatch):
-    from shareflow.runtime.channel import interface
-
+def test_who_connected_before_the_filter_is_found():
     with socket.create_server(("", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             interface.answer_only_at(port, "127.0.0.1")
-        # Not accepted yet: the kernel has finished the handshake.
-        with pytest.raises(ChannelError, match="Start again"), socket.socket() as early:
-            monkeypatch.setattr(interface, "_filter", lambda _: (interface.struct.pack("HP", 0, 0), None))
-            early.settimeout(10)
-            interface.answer_only_at(port, "127.0.0.9")
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
+        # Not accepted by the listener, but the kernel has finished the handshake.
+        with socket.create_connection(("127.0.0.2", port)), pytest.raises(ChannelError, match="Start again"):
+            interface.answer_only_at(port, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -560,14 +567,14 @@ def test_a_port_that_is_taken(workers):
 @pytest.fixture
 def long_run():
     """Calls that take about a second, so that a worker can go away in the middle."""
-    f = sf.function(lambda x: nn.softmax(nn.relu(x)).reveal("client"))
+    f = sf.function(lambda x: nn.softmax(x.shared(sf.SPDZ())).reveal("client"))
     x = known(np.zeros((1500, 40)))
     f.trace(x)
     return lambda: f(x)
 
 
-def quick(cluster):
-    f = sf.function(lambda x: (x * x).reveal("client"))
+def quick():
+    f = sf.function(square)
     return f(known(np.array([3.0]))).numpy()[0]
 
 
@@ -575,7 +582,7 @@ def test_a_worker_killed_during_a_run_and_started_again(workers, long_run):
     cluster = sf.Cluster(addresses(workers), connect_seconds=60, run_seconds=60)
     victim = workers["server1"][0]
     with cluster:
-        assert abs(quick(cluster) - 9) < 1e-3
+        long_run()
         killer = threading.Timer(0.5, victim.kill)
         killer.start()
         began = time.monotonic()
@@ -584,25 +591,24 @@ def test_a_worker_killed_during_a_run_and_started_again(workers, long_run):
                 long_run()
         killer.join()
         assert f"No answer from server1 at {victim.address}." in str(error.value)
-        # This process goes on, and so does the cluster with a new worker at the old address.
-        assert np.array_equal(sf.function(lambda x: x.reveal("bob"))(known(X)).numpy(), X)
+        # The cluster goes on with a new worker at the old address.
         new = workers["server1"][0] = Process("server1", victim.port)
         new.ready()
-        assert abs(quick(cluster) - 9) < 1e-3
+        assert abs(quick() - 9) < 1e-3
 
 
 def test_a_worker_that_hangs(workers):
     cluster = sf.Cluster(addresses(workers), connect_seconds=2, run_seconds=2)
     hanging = workers["dealer"][0].process
     with cluster:
-        quick(cluster)
+        quick()
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(TimeLimitError, match=r"takes 2 s at most.*No answer from dealer at"):
-                quick(cluster)
+                quick()
             with pytest.raises(ChannelError, match=r"dealer: .* does not answer within 2 s"):
-                quick(cluster)
+                quick()
             assert time.monotonic() - began < 40
         finally:
             os.kill(hanging.pid, signal.SIGCONT)
@@ -613,14 +619,14 @@ def test_a_worker_that_hangs(workers):
 
 def test_the_other_group_goes_on(workers):
     with sf.Cluster(addresses(workers, 2), connect_seconds=2, run_seconds=60) as cluster:
-        quick(cluster)
+        quick()
         workers["server0"][0].process.send_signal(signal.SIGSTOP)
         try:
             cluster._groups[0].close()  # as after a failed run
             with pytest.raises(ChannelError, match="server0"):
-                quick(cluster)
+                quick()
             for _ in range(3):
-                assert abs(quick(cluster) - 9) < 1e-3
+                assert abs(quick() - 9) < 1e-3
         finally:
             workers["server0"][0].process.send_signal(signal.SIGCONT)
 
