@@ -467,8 +467,8 @@ def _server_of_this_process(address: str) -> str:
         return _servers[key][1]
 
 
-def _addresses(party: Party | str, listed: str | Sequence[str]) -> tuple[str, ...]:
-    addresses = (listed,) if isinstance(listed, str) else tuple(listed)
+def _addresses(party: Party | str, listed: Any) -> tuple[str, ...]:
+    addresses = tuple(listed) if isinstance(listed, (list, tuple)) else (listed,)
     if not addresses:
         raise ConfigError(f"{party} has no address. Give one 'host:port' for each of its workers, or leave it out.")
     for address in addresses:

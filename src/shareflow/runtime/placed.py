@@ -104,13 +104,36 @@ def place(
                 kept.append(made[0])
                 placed += made[1]
             continue
-        if node.op in ("Placeholder", "Const") and not node.input and len(users.get(node.name, {})) == 1:
+        at = users.get(node.name, {})
+        if node.op == "Const" and not node.input and len(at) > 1:
+            placed += _copies(node, at)
+        elif node.op in ("Placeholder", "Const") and not node.input and len(at) == 1:
             # What the driver feeds, or what is the same everywhere, goes straight to the one who needs it.
-            (node.device,) = users[node.name]
+            (node.device,) = at
         placed.append(node)
     result = tf.compat.v1.GraphDef(versions=definition.versions, library=definition.library, node=placed)
     feeds = tuple(tensor.name for tensor in program.feeds if tensor.op.name not in captured)
     return Placed(result, feeds, tuple(tensor.name for tensor in program.outputs), effects, tuple(kept))
+
+
+def _copies(constant: Any, users: dict[str, list[Any]]) -> list[Any]:
+    """A constant of all parties at each of them, rather than sent to each at each run."""
+    copies = []
+    for number, (device, here) in enumerate(users.items()):
+        copy = tf.compat.v1.NodeDef()
+        copy.CopyFrom(constant)
+        copy.name, copy.device = f"{constant.name}/copy{number}", device
+        _redirect(here, constant.name, copy.name)
+        copies.append(copy)
+    return copies
+
+
+def _redirect(users: list[Any], name: str, new: str) -> None:
+    """Lets nodes take their input from another node, whose output 0 is meant."""
+    for user in users:
+        for position, reference in enumerate(user.input):
+            if node_name(reference) == name:
+                user.input[position] = ("^" if reference.startswith("^") else "") + new
 
 
 def _keep(
@@ -133,11 +156,7 @@ def _keep(
     if written:
         done = [f"^{effect}" for effect in effects]
         made.append(_node(after, "ReadVariableOp", device, [handle, *done], dtype=data.dtype))
-    for user in users:
-        for position, reference in enumerate(user.input):
-            if node_name(reference) == name:
-                control = "^" if reference.startswith("^") else ""
-                user.input[position] = control + (handle if variable else read)
+    _redirect(users, name, handle if variable else read)
     return Kept(data.dtype, assign, value, after if written else None), made
 
 
