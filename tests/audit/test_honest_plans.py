@@ -1,7 +1,6 @@
 """Plans of honest programs pass as they come from a file: every operation's shapes, streams and messages."""
 
 import keras
-
 import pytest
 import tensorflow as tf
 
