@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from pathlib import Path
@@ -12,19 +11,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from shareflow.errors import DataError, ShareflowError
+from shareflow import cli_parties
+from shareflow.cli_files import check_writable, load_model, read_labels, show_scores, write_scores
+from shareflow.errors import ShareflowError
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
-
-# A terminal's worth of predictions; a file takes all of them.
-_SHOWN_ROWS = 100
 
 _PREDICT_EXAMPLES = (
     "**Examples**\n\n"
     "`shareflow predict digits.keras scans/` predicts every PNG and JPEG of a folder.\n\n"
-    "`shareflow predict digits.keras batch.npy --out scores.npy --batch-size 100` keeps the scores."
+    "`shareflow predict digits.keras batch.npy --out scores.npy --batch-size 100` keeps the scores.\n\n"
+    "`shareflow predict --config client.toml scans/` asks servers that run elsewhere: the model stays with its owner."
 )
 _DEMO_EXAMPLE = "**Example**\n\n`shareflow demo --data mnist.npz --images 1000`"
 
@@ -63,8 +61,14 @@ MODEL_OWNER, CLIENT = "model-owner", "client"
 
 @app.command(epilog=_PREDICT_EXAMPLES)
 def predict(
-    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras), as its owner has it.")],
-    inputs: Annotated[Path, typer.Argument(help="A .npy or .npz array, a PNG or JPEG, or a folder of images.")],
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras). With --config: the inputs.")],
+    inputs: Annotated[
+        Path | None, typer.Argument(help="A .npy or .npz array, a PNG or JPEG, or a folder of images.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A client's TOML file: ask the servers that it names, which have the model.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here: .npy, or .csv with names.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples that are predicted together.")] = 32,
     labels: Annotated[Path | None, typer.Option(help="A text file of class names, one a line.")] = None,
@@ -74,16 +78,36 @@ def predict(
     """Predict privately: the model's weights and the inputs meet only as secret shares.
 
     Two servers and a dealer run side by side in this process. The model belongs to party `model-owner`, the
-    inputs and the result to party `client`.
+    inputs and the result to party `client`. With `--config` they run elsewhere, and this process is the client.
     """
+    if out:
+        check_writable(out, "--out", (".npy", ".csv"))
+    if config is not None:
+        if inputs is not None:
+            raise typer.BadParameter("with --config the servers have the model; give the inputs alone", ctx)
+        for option, given in (("batch_size", "--batch-size"), ("fractional_bits", "--fractional-bits")):
+            source = ctx.get_parameter_source(option)
+            if source is not None and source.name != "DEFAULT":
+                raise typer.BadParameter(f"{given} is for predictions in this process; with --config the plan says it")
+        names, scores = cli_parties.ask_servers(config, model, labels, Console())
+    elif inputs is None:
+        raise typer.BadParameter("give a model and inputs, or --config and inputs", ctx)
+    else:
+        names, scores = _predict_here(model, inputs, batch_size, labels, fractional_bits, report)
+    if out:
+        write_scores(out, names, scores)
+        Console().print(f"Scores are in {out}.")
+
+
+def _predict_here(
+    model: Path, inputs: Path, batch_size: int, labels: Path | None, fractional_bits: int, report: bool
+) -> tuple[list[str], np.ndarray]:
     import shareflow as sf
     from shareflow import data, display
 
     console = Console()
-    if out:
-        _check_writable(out, "--out", (".npy", ".csv"))
-    keras_model = _load_model(model)
-    class_names = _read_labels(labels, keras_model) if labels else None
+    keras_model = load_model(model)
+    class_names = read_labels(labels, keras_model.output_shape[-1] if keras_model.built else None) if labels else None
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(fractional_bits))
     began = time.perf_counter()
     private = sf.private_model(keras_model, owner=MODEL_OWNER, protocol=protocol)
@@ -92,12 +116,7 @@ def predict(
     size = min(batch_size, len(images))
     scores = private.predict(images, receiver=CLIENT, input_owner=CLIENT, batch_size=size, progress=True)
     done = time.perf_counter()
-    if scores.ndim == 2:
-        console.print(display.predictions_table(names[:_SHOWN_ROWS], scores[:_SHOWN_ROWS], class_names))
-    else:
-        console.print(f"Each prediction is an array of shape {scores.shape[1:]}; --out keeps them.")
-    if scores.ndim == 2 and len(names) > _SHOWN_ROWS:
-        console.print(f"The first {_SHOWN_ROWS} of {len(names)} are shown; --out keeps all.")
+    show_scores(console, names, scores, class_names)
     console.print(
         f"{len(images)} private predictions. Loading and sharing the weights took {loaded - began:.2f} s, "
         f"predicting {done - loaded:.2f} s, tracing the graph included."
@@ -106,59 +125,7 @@ def predict(
         with console.status("measuring layer by layer"):
             measured = private.report(size)
         console.print(display.report_table(measured.layers, measured.total, f"One batch of {size}"))
-    if out:
-        _write(out, names, scores)
-        console.print(f"Scores are in {out}.")
-
-
-def _load_model(path: Path) -> keras.Model:
-    import keras
-
-    # Registers the layers that a model may hold.
-    from shareflow import keras_layers  # noqa: F401
-
-    if not path.exists():
-        raise DataError(f"There is no model at '{path}'. Save one with model.save('model.keras').")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"'{path}' is no model that Keras can load: {reason} Save one with model.save('model.keras')."
-        ) from None
-
-
-def _read_labels(path: Path, model: keras.Model) -> list[str]:
-    try:
-        names = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--labels is a text file of class names, one a line; '{path}': {error}.") from None
-    classes = model.output_shape[-1] if model.built else len(names)
-    if len(names) != classes:
-        raise DataError(f"--labels has one line for each of the model's {classes} classes; '{path}' has {len(names)}.")
-    return names
-
-
-def _check_writable(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
-    # Before anything is computed: what was computed for minutes is not lost to a mistyped name.
-    if path.suffix.lower() not in suffixes:
-        raise DataError(f"{option} writes {' or '.join(suffixes)}; got '{path}'. Rename it.")
-    if not path.parent.is_dir() or path.is_dir():
-        raise DataError(f"{option} writes a file into a folder that exists; '{path}' is none. Make the folder first.")
-
-
-def _write(path: Path, names: list[str], scores: np.ndarray) -> None:
-    import numpy as np
-
-    if path.suffix.lower() == ".npy":
-        np.save(path, scores)
-        return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["name", *(f"score{i}" for i in range(scores[0].size))])
-        rows.writerows(
-            [name, *(f"{value:.6f}" for value in row.ravel())] for name, row in zip(names, scores, strict=True)
-        )
+    return names, scores
 
 
 @app.command(epilog=_DEMO_EXAMPLE)
@@ -172,7 +139,7 @@ def demo(
     """Train a network on handwritten digits, predict privately, and show what each party saw."""
     from shareflow import demonstration
 
-    _check_writable(picture, "--picture", (".png",))
+    check_writable(picture, "--picture", (".png",))
     demonstration.run(Console(), data, images, picture)
 
 
@@ -222,7 +189,7 @@ def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, A
         checked = audited(plan)
         report = {"fingerprint": plan.fingerprint, **checked.to_json()}
         return checked.passed, report, audit_display.plan_report(checked, plan.fingerprint, full)
-    private = sf.private_model(_load_model(file), owner=MODEL_OWNER)
+    private = sf.private_model(load_model(file), owner=MODEL_OWNER)
     found, cost = private.audit(batch_size), private.cost(batch_size)
     return found.passed, graph_json(found, cost), audit_display.graph_report(found, cost, full)
 
@@ -264,6 +231,9 @@ def worker(
     about = f"party {party}, {kernels.instruction_set()} kernels"
     signal = serving.wait(lambda address: print(f"Worker ready on {address} ({about}).", flush=True))
     print(f"Worker stopped by {signal}.", flush=True)
+
+
+cli_parties.add_to(app)
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from shareflow.audit.plan import PlanAudit, audit_plan
+from shareflow.audit.plan import PlanAudit
 from shareflow.errors import PlanError
-from shareflow.runtime.external import steps_of
+from shareflow.plan_audit import audited
 from shareflow.runtime.party_config import PartyConfig, read_party_config
 from shareflow.runtime.party_process import PartyProcess
 from shareflow.runtime.plan import Plan
@@ -17,19 +17,13 @@ from shareflow.runtime.plan import Plan
 _MOST_FINDINGS = 10
 
 
-def audited(plan: Plan) -> PlanAudit:
-    """The audit of a plan; whoever runs the plan has it made by the own machine."""
-    definitions = {name: plan.definition(name) for name in plan.file.graphs}
-    return audit_plan(plan.manifest, definitions, steps_of)
-
-
-def require_audited(plan: Plan) -> None:
-    """Refuses a plan that does not pass the audit.
+def require_audited(plan: Plan, audit: PlanAudit | None = None) -> None:
+    """Refuses a plan that does not pass the audit, which is made here unless it is given.
 
     Raises:
         PlanError: with what was found.
     """
-    audit = audited(plan)
+    audit = audit or audited(plan)
     if audit.passed:
         return
     found = [
