@@ -27,6 +27,7 @@ class ServingSettings:
 
     parallel: int = config.whole(default=4, low=1, high=256)
     batch_window: float = config.seconds(default=0.0, high=60.0)
+    mix_clients: bool = config.switch(default=False)
     execution_limit: float = config.seconds(default=60.0, low=0.1)
     request_limit: float = config.seconds(default=120.0, low=0.1)
     most_waiting_rows: int = config.whole(default=10_000, low=1, high=1 << 30)

@@ -145,7 +145,7 @@ def _definition(traced: Traced) -> Any:
             "entry keeps, or a NumPy array if everyone may know it."
         )
     whole = program.graph.as_graph_def(add_shapes=True)
-    fetches = needed(whole, [output.op.name for output in program.outputs])
+    fetches = needed(whole, [output.op.name for output in program.returned])
     # A check of an input that nothing uses comes from TensorFlow, not from the program, and is left out.
     asked = set(program.execution.effects)
     idle = [
@@ -197,7 +197,7 @@ def _drop_waits_across(definition: Any) -> None:
 def _info(traced: Traced, definition: Any, computing: set[str]) -> dict[str, Any]:
     program = traced.program
     arguments = list(zip(program.arguments, traced.arguments, strict=True))
-    outputs = list(zip(program.outputs, traced.outputs, strict=True))
+    outputs = list(zip(program.returned, traced.outputs, strict=True))
     inputs = [_tensor(t, n, party) for t, (n, number, party) in arguments if number is None]
     results = [_tensor(t, n, party) for t, (n, number, party) in outputs if number is None]
     external = sorted({item["party"] for item in (*inputs, *results)} - computing)

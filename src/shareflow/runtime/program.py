@@ -41,6 +41,13 @@ class Program:
         return any(effect.type not in _TRACELESS for effect in self.effects)
 
     @property
+    def returned(self) -> tuple[tf.Tensor, ...]:
+        """What the function returned, each at its party: TensorFlow puts an identity, which is no party's and waits for
+        the checks of all of them, behind each output."""
+        marked = [output.op.type == "Identity" and not output.op.device for output in self.outputs]
+        return tuple(o.op.inputs[0] if m else o for o, m in zip(self.outputs, marked, strict=True))
+
+    @property
     def feeds(self) -> tuple[tf.Tensor, ...]:
         """All placeholders, in the order in which a run gives them."""
         return (
@@ -88,12 +95,6 @@ def build(
         arguments=tuple(concrete.inputs[:given]),
         captures=tuple(zip(concrete.captured_inputs, concrete.inputs[given:], strict=True)),
         execution=execution,
-        outputs=tuple(map(_returned, concrete.outputs)),
+        outputs=tuple(concrete.outputs),
         effects=tuple(dict.fromkeys((*graph.control_outputs, *execution.effects))),
     )
-
-
-def _returned(output: tf.Tensor) -> tf.Tensor:
-    """What the function returned: TensorFlow puts an identity, which is no party's, behind each."""
-    marked = output.op.type == "Identity" and not output.op.device
-    return output.op.inputs[0] if marked else output
