@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -36,22 +35,25 @@ with socket.socket() as unused:
     NOBODY = f"127.0.0.1:{unused.getsockname()[1]}"
 
 
-def end_with_this_process():
-    # prctl(PR_SET_PDEATHSIG, SIGKILL): no worker stays behind even where the tests are killed.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+# Runs the command, and ends with the tests even where those are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
+COMMAND = """
+import ctypes, signal
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+from shareflow_command import main
+main()
+"""
 
 
 class Process:
     """`shareflow worker` as a process of its own."""
 
     def __init__(self, party: str, port: int = 0, *more: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "shareflow_command", "worker", "--party", party]
+        command = [sys.executable, "-c", COMMAND, "worker", "--party", party]
         self.process = subprocess.Popen(
             [*command, "--listen", f"127.0.0.1:{port}", *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=end_with_this_process,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         )
         self.party = party
