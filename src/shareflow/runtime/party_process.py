@@ -18,11 +18,12 @@ from shareflow.runtime.channel.dialer import Dialer
 from shareflow.runtime.channel.health import HealthServer
 from shareflow.runtime.channel.listener import Listener
 from shareflow.runtime.dealing import Dealing
+from shareflow.runtime.following import Following
+from shareflow.runtime.leading import Leading
 from shareflow.runtime.metrics import CONTENT_TYPE, Metrics
 from shareflow.runtime.party_config import PartyConfig
 from shareflow.runtime.plan import Plan
 from shareflow.runtime.role import Role
-from shareflow.runtime.serving import Serving
 from shareflow.runtime.store import Store
 
 _log = logging.getLogger(__name__)
@@ -144,4 +145,5 @@ def _role(config: PartyConfig, plan: Plan, store: Store, metrics: Metrics) -> Ro
     if config.name == plan.manifest.protocol.dealer:
         return Dealing(plan, config.name, store, config.dealing, metrics)
     clients = {client.name: client for client in config.clients}
-    return Serving(plan, config.name, store, config.serving_settings, clients, metrics)
+    leads = config.name == plan.manifest.protocol.servers[0]
+    return (Leading if leads else Following)(plan, config.name, store, config.serving_settings, clients, metrics)

@@ -25,10 +25,14 @@ class Batch:
 
 
 class Queue:
-    """Requests that are complete at both servers. Not thread-safe: its user holds a lock."""
+    """Requests that are complete at both servers. Not thread-safe: its user holds a lock.
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
+    Rows of different clients go together with ``mix_clients`` only: that a graph keeps its rows apart is what the
+    audit cannot prove.
+    """
+
+    def __init__(self, manifest: Manifest, mix_clients: bool) -> None:
+        self._manifest, self._mix_clients = manifest, mix_clients
         self._rows: dict[str, deque[Row]] = {name: deque() for name in manifest.entries}
         self._jobs: dict[str, deque[dict[str, Request]]] = {name: deque() for name in manifest.entries}
         self._partial: defaultdict[tuple[str, str], dict[str, Request]] = defaultdict(dict)
@@ -62,6 +66,15 @@ class Queue:
         self._forget(entry)
         return len(self._rows[entry]) + len(self._jobs[entry])
 
+    def together(self, entry: str) -> int:
+        """How many rows could be computed in one execution: the longest-waiting client's, or all."""
+        self._forget(entry)
+        return len(self._jobs[entry]) or len(self._next_rows(entry))
+
+    def _next_rows(self, entry: str) -> list[Row]:
+        rows = self._rows[entry]
+        return [row for row in rows if self._mix_clients or row.request.key.client == rows[0].request.key.client]
+
     def oldest(self, entry: str) -> float:
         """When the longest-waiting request of an entry came; there is one."""
         if self._rows[entry]:
@@ -70,7 +83,10 @@ class Queue:
 
     def variants(self, entry: str) -> Iterator[tuple[str, int]]:
         """Graphs to compute what waits, the best first: the smallest that holds all, else the largest."""
-        waiting = self.waiting(entry)
+        if not self.in_rows(entry):
+            yield self._sizes[entry][0]
+            return
+        waiting = self.together(entry)
         sizes = sorted(self._sizes[entry], key=lambda variant: variant[1])
         holding = [v for v in sizes if v[1] >= waiting]
         smaller = [v for v in sizes if v[1] < waiting]
@@ -90,7 +106,9 @@ class Queue:
             return Batch(entry, graph, {party: [Row(request, 0)] for party, request in job.items()})
         size = dict(self._sizes[entry])[graph]
         (party,) = self.parties(entry)
-        rows = [self._rows[entry].popleft() for _ in range(min(size, len(self._rows[entry])))]
+        rows = self._next_rows(entry)[:size]
+        taken = set(rows)
+        self._rows[entry] = deque(row for row in self._rows[entry] if row not in taken)
         return Batch(entry, graph, {party: rows})
 
     def put_back(self, batch: Batch) -> None:

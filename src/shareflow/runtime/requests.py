@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from shareflow.errors import RequestError
 from shareflow.runtime.cut import Message, Part, Value
 from shareflow.runtime.part import tensor_of
 from shareflow_client.stream import uniform
@@ -100,7 +101,8 @@ def given_values(part: Part, single: Part, rows: Mapping[str, Sequence[Row | Non
 
 def _input(row: Row, begin: int, end: int) -> memoryview:
     data = row.request.data
-    assert data is not None
+    if data is None:
+        raise RequestError(f"The input of {row.request.key.client} is gone: the request was given up.", retry=True)
     size = len(data) // row.request.rows
     return data[row.number * size + begin : row.number * size + end]
 

@@ -1,12 +1,13 @@
-"""A server: computes executions with the other server, on clients' inputs and the dealer's material.
+"""What both servers do: take requests of clients and material of the dealer, compute their part, answer.
 
-The first server of the plan *leads*: it decides what is computed together, and under which index. The other one
-*follows*: it checks each index against its own store, and each row against what the client itself told it. Messages
-are those of docs/serving.md.
+The first server of the plan *leads* (leading.py): it decides what is computed together, and under which index. The
+other one *follows* (following.py): it checks each index against its own store, and each row against what the client
+itself told it. Messages are those of docs/serving.md.
 """
 
 from __future__ import annotations
 
+import abc
 import json
 import logging
 import threading
@@ -31,7 +32,7 @@ from shareflow.runtime.party_config import ClientRights, ServingSettings
 from shareflow.runtime.plan import Plan
 from shareflow.runtime.queue import Batch, Queue
 from shareflow.runtime.quota import Quota
-from shareflow.runtime.requests import Request, RequestKey, Row, given_values, result_parts, row_size
+from shareflow.runtime.requests import Request, RequestKey, given_values, result_parts, row_size
 from shareflow.runtime.role import Role
 from shareflow.runtime.stock import Stock, Use
 from shareflow.runtime.store import Material, Store
@@ -47,8 +48,11 @@ _REMEMBERED = 4096
 _WORD = 1 << 64
 
 
+Handlers = dict[str, Callable[[Any, dict[str, Any]], None]]
+
+
 @dataclass(eq=False)
-class _Running:
+class Running:
     """One execution that has begun here."""
 
     index: int
@@ -59,12 +63,21 @@ class _Running:
     finished: threading.Event = field(default_factory=threading.Event)  # at the follower, as the leader learns
 
 
-class _UnusableMaterialError(ShareflowError):
+class UnusableMaterialError(ShareflowError):
     """The material of an index cannot be used: the rows are computed under another one."""
 
 
 class Serving(Role):
-    """The work of one server. Threads: links' readers, the intake's, the scheduler's, and one for each execution."""
+    """The work of one server. Threads: links' readers, the intake's, clients' couriers, and one for each execution.
+
+    One lock guards what the threads share. Computing and storing happen outside of it, and what is sent under it does
+    not wait for the peer.
+    """
+
+    # What the other server is told of a request that is over here.
+    _over: str
+    # Whether clients hear of failed executions from this server: from one is enough.
+    _tells_of_failures: bool
 
     def __init__(
         self,
@@ -78,15 +91,13 @@ class Serving(Role):
         manifest = plan.manifest
         self._manifest, self._party, self._store, self._settings = manifest, party, store, settings
         self._clients, self._metrics = clients, metrics
-        self._leads = party == manifest.protocol.servers[0]
-        self._other = manifest.protocol.servers[1 if self._leads else 0]
+        (self._other,) = (server for server in manifest.protocol.servers if server != party)
         self._programs = {name: PartProgram(cut(plan, name, party)).prepare() for name in manifest.graphs}
         self._stock = Stock(store, settings.prefetch, settings.prefetch_bytes)
         sizes = {n: p.part.corrections.nbytes if p.part.corrections else 0 for n, p in self._programs.items()}
         self._intake = Intake(store, self._stock, sizes, self._material_stored, self._material_refused)
         self._quotas = {name: Quota(rights.rows_per_minute) for name, rights in clients.items()}
 
-        # One lock for all below; computing, storing and sending happen outside of it.
         self._lock = threading.Condition()
         self._links: dict[str, Any] = {}
         self._requests: dict[RequestKey, Request] = {}
@@ -94,18 +105,36 @@ class Serving(Role):
         self._next_rows: dict[Any, int] = {}
         self._couriers: dict[Any, Courier] = {}
         self._arrived: OrderedDict[RequestKey, None] = OrderedDict()  # complete at the follower
-        self._queue = Queue(manifest)
-        self._running: dict[int, _Running] = {}
+        self._queue = Queue(manifest, settings.mix_clients)
+        self._running: dict[int, Running] = {}
         self._ended: OrderedDict[int, Mailbox] = OrderedDict()
         self._wanted: dict[Use, int] = {}
         self._cannot: dict[Use, str] = {}
         self._version = store.current or 0
         self._state = self._read_state(self._version)
         self._stopping = False
-        self._pool = ThreadPoolExecutor(settings.parallel if self._leads else 256, "shareflow execution")
-        self._scheduler = threading.Thread(target=self._schedule, name="shareflow scheduler", daemon=True)
-        if self._leads:
-            self._scheduler.start()
+        self._pool = ThreadPoolExecutor(self._most_at_once, "shareflow execution")
+
+    @property
+    @abc.abstractmethod
+    def _most_at_once(self) -> int:
+        """Executions that may run here side by side."""
+
+    @abc.abstractmethod
+    def _server_handlers(self) -> Handlers:
+        """What is done with each type of message that only the other server sends this one."""
+
+    @abc.abstractmethod
+    def _linked(self, link: Any) -> None:
+        """The other server, or the dealer, is connected."""
+
+    @abc.abstractmethod
+    def _input_is_here(self, request: Request) -> None:
+        """A request's input has arrived."""
+
+    @abc.abstractmethod
+    def _confirmation(self, request: Request, version: int) -> bytes | None:
+        """What a client is told after its result."""
 
     # --- the process's side ------------------------------------------------------------------------------------
 
@@ -173,21 +202,10 @@ class Serving(Role):
         if link.peer == self._other:
             for use in self._stock.uses():
                 self._tell(link, self._have(use, self._stock.indices(use)))
-            if self._leads:
-                self._tell(link, {"type": "current", "version": self._version})
-            else:
-                with self._lock:
-                    complete = [request.key for request in self._requests.values() if request.complete]
-                for key in complete:
-                    self._tell(link, {"type": "arrived", **key._asdict()})
         else:
             counts = [[*use, self._stock.count(use)] for use in self._stock.uses()]
             self._tell(link, {"type": "counts", "counts": counts})
-            if self._leads:
-                self._tell(link, {"type": "current", "version": self._version})
-                with self._lock:
-                    self._wanted.clear()
-                    self._cannot.clear()
+        self._linked(link)
         with self._lock:
             self._lock.notify_all()
 
@@ -256,25 +274,13 @@ class Serving(Role):
         except (KeyError, TypeError, ValueError, AttributeError):
             raise PeerError(f"{link.peer} sent a message {message['type']!r} with a key missing or wrong.") from None
 
-    def _handlers(self, link: Any) -> dict[str, Callable[[Any, dict[str, Any]], None]]:
+    def _handlers(self, link: Any) -> Handlers:
         if link.role == "client":
             return {"submit": self._submit, "cancel": self._cancel}
         if link.peer == self._manifest.protocol.dealer:
             return {"material": self._material, "cannot": self._cannot_deal}
-        common = {"have": self._peer_has, "spent": self._peer_spent, "abort": self._peer_aborts}
-        if self._leads:
-            return common | {
-                "arrived": self._peer_arrived,
-                "gone": self._peer_gone,
-                "finished": self._peer_finished,
-                "missing": self._peer_misses,
-            }
-        return common | {
-            "current": self._set_current,
-            "begin": self._begin,
-            "commit": self._commit,
-            "drop": self._drop,
-        }
+        common: Handlers = {"have": self._peer_has, "spent": self._peer_spent, "abort": self._peer_aborts}
+        return common | self._server_handlers()
 
     def _tell(self, link: Any, message: Mapping[str, Any]) -> bool:
         """Sends a message without waiting, so that it can be done under the lock; whether the link was still open."""
@@ -355,20 +361,8 @@ class Serving(Role):
     def _complete(self, request: Request, payload: memoryview) -> None:
         with self._lock:
             request.data = payload
-            if self._leads:
-                self._enqueue(request)
             self._lock.notify_all()
-        if not self._leads:
-            self._tell_other({"type": "arrived", **request.key._asdict()})
-
-    def _enqueue(self, request: Request) -> None:
-        """Queues a request that is complete at both servers. Holds the lock."""
-        if request.complete and request.key in self._arrived and not request.over:
-            del self._arrived[request.key]
-            replaced = self._queue.add(request)
-            if replaced is not None:
-                text = f"Another request took the place of this one under label {request.label!r}."
-                self._end(replaced, text, retry=False)
+        self._input_is_here(request)
 
     def _cancel(self, link: Any, message: dict[str, Any]) -> None:
         number = int(message["request"])
@@ -386,10 +380,7 @@ class Serving(Role):
         self._arrived.pop(request.key, None)
         if tell:
             self._tell(request.link, {"type": "error", "request": request.key.number, "text": text, "retry": retry})
-        if self._leads:
-            self._tell_other({"type": "drop", **request.key._asdict()})
-        else:
-            self._tell_other({"type": "gone", **request.key._asdict()})
+        self._tell_other({"type": self._over, **request.key._asdict()})
         self._lock.notify_all()
 
     def _is_running(self, request: Request) -> bool:
@@ -410,8 +401,7 @@ class Serving(Role):
                 courier = self._couriers.get(request.link)
                 if courier is not None:
                     parts = [part for part in request.parts if part]
-                    done = {"type": "done", "request": request.key.number, "version": version}
-                    courier.put(request.key.number, parts, json.dumps(done).encode() if self._leads else None)
+                    courier.put(request.key.number, parts, self._confirmation(request, version))
                     self._metrics.bytes_sent.labels("client").inc(sum(map(len, parts)))
 
     # --- material ----------------------------------------------------------------------------------------------
@@ -466,7 +456,7 @@ class Serving(Role):
 
     # --- executions, at both -----------------------------------------------------------------------------------
 
-    def _compute(self, running: _Running, material: Material, link: Any) -> dict[str, tf.Tensor]:
+    def _compute(self, running: Running, material: Material, link: Any) -> dict[str, tf.Tensor]:
         """This server's part of an execution. Raises what ends it."""
         program = self._programs[running.graph]
         part, single = program.part, self._programs[self._manifest.entries[running.batch.entry].variants[0]].part
@@ -486,11 +476,11 @@ class Serving(Role):
         self._metrics.bytes_sent.labels(self._other).inc(exchange.sent)
         return ends
 
-    def _results(self, running: _Running, ends: Mapping[str, tf.Tensor]) -> dict[str, list[bytes]]:
+    def _results(self, running: Running, ends: Mapping[str, tf.Tensor]) -> dict[str, list[bytes]]:
         rows = self._manifest.graphs[running.graph].batch if self._queue.in_rows(running.batch.entry) else None
         return {m.peer: result_parts(m, ends, rows) for m in self._programs[running.graph].part.results}
 
-    def _keep(self, running: _Running, ends: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _keep(self, running: Running, ends: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Stores the state that an execution made; what it does not keep anew stays as it was."""
         part = self._programs[running.graph].part
         state = dict(self._state) if running.version else {}
@@ -514,7 +504,7 @@ class Serving(Role):
             self._store.drop_state(before)
         _log.info("state version %d is in use", version)
 
-    def _done(self, running: _Running, outcome: str) -> None:
+    def _done(self, running: Running, outcome: str) -> None:
         running.mailbox.end()
         with self._lock:
             self._running.pop(running.index, None)
@@ -529,170 +519,10 @@ class Serving(Role):
             running = self._running.get(int(message["index"]))
         if running is not None:
             text = str(message["text"])[:1000]
-            running.mailbox.fail(_UnusableMaterialError(text) if message["material"] else PeerAborted(link.peer, text))
+            running.mailbox.fail(UnusableMaterialError(text) if message["material"] else PeerAborted(link.peer, text))
             running.finished.set()
 
-    # --- the leader --------------------------------------------------------------------------------------------
-
-    def _peer_arrived(self, link: Any, message: dict[str, Any]) -> None:
-        key = _key(message)
-        with self._lock:
-            self._arrived[key] = None
-            while len(self._arrived) > 10 * self._settings.most_waiting_rows:
-                self._arrived.popitem(last=False)
-            request = self._requests.get(key)
-            if request is not None:
-                self._enqueue(request)
-            self._lock.notify_all()
-
-    def _peer_gone(self, link: Any, message: dict[str, Any]) -> None:
-        key = _key(message)
-        with self._lock:
-            self._arrived.pop(key, None)
-            request = self._requests.get(key)
-            if request is not None and not self._is_running(request):
-                self._end(request, f"{link.peer} lost the request or gave it up. Try again.", retry=True)
-
-    def _peer_misses(self, link: Any, message: dict[str, Any]) -> None:
-        _log.error("%s has no state of version %s: load it anew", link.peer, message["version"])
-        with self._lock:
-            self._version, self._state = 0, {}
-            self._lock.notify_all()
-
-    def _peer_finished(self, link: Any, message: dict[str, Any]) -> None:
-        with self._lock:
-            running = self._running.get(int(message["index"]))
-        if running is not None:
-            running.finished.set()
-
-    def _schedule(self) -> None:
-        """Starts executions as requests, material and threads allow; asks the dealer for more."""
-        while True:
-            with self._lock:
-                if self._stopping:
-                    return
-                try:
-                    self._expire()
-                    begun = self._start_one()
-                    self._ask_dealer()
-                except Exception:
-                    _log.exception("the scheduler failed; it goes on")
-                    begun = False
-                if not begun:
-                    self._lock.wait(self._pause())
-
-    def _pause(self) -> float:
-        window = self._settings.batch_window
-        return min(window, 0.05) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else 0.25
-
-    def _expire(self) -> None:
-        limit, now = self._settings.request_limit, time.monotonic()
-        for request in [r for r in self._requests.values() if now - r.since > limit]:
-            if self._is_running(request):
-                continue
-            if not request.complete:
-                missing = "its input did not arrive here"
-            elif request in self._queue.requests():
-                missing = self._why_waiting(request)
-            else:
-                missing = f"its input did not arrive at {self._other}"
-            self._end(request, f"The request waited {limit:g} s: {missing}.", retry=True)
-
-    def _why_waiting(self, request: Request) -> str:
-        if self._other not in self._links:
-            return f"there is no link to {self._other}"
-        uses = [self._use(graph) for graph in self._manifest.entries[request.entry].variants]
-        if not any(self._stock.usable(use) for use in uses):
-            told = [self._cannot[use] for use in uses if use in self._cannot]
-            return "there is no material of the dealer" + (f" ({told[0]})" if told else "")
-        if not self._queue.in_rows(request.entry):
-            return "another party of the entry did not send its input under this label"
-        return "others were before it"
-
-    def _start_one(self) -> bool:
-        """Begins one execution if it can. Holds the lock."""
-        link = self._links.get(self._other)
-        if link is None or len(self._running) >= self._settings.parallel:
-            return False
-        entries = [entry for entry in self._manifest.entries if self._queue.waiting(entry)]
-        for entry in sorted(entries, key=self._queue.oldest):
-            keeps = bool(self._manifest.entries[entry].keeps)
-            if keeps and any(self._manifest.entries[r.batch.entry].keeps for r in self._running.values()):
-                continue
-            young = time.monotonic() - self._queue.oldest(entry) < self._settings.batch_window
-            if young and self._queue.waiting(entry) < self._queue.largest(entry):
-                continue
-            for graph, _ in self._queue.variants(entry):
-                use = self._use(graph)
-                # What keeps state is rare, and its material is worth waiting a moment for: none is taken ahead.
-                material = self._stock.next(use, ahead=not keeps)
-                if material is not None:
-                    self._lead(link, self._queue.take(entry, graph), use, material)
-                    return True
-        return False
-
-    def _ask_dealer(self) -> None:
-        """Tells the dealer what runs short. Holds the lock."""
-        link = self._links.get(self._manifest.protocol.dealer or "")
-        if link is None:
-            return
-        for graph, info in self._manifest.graphs.items():
-            use, entry = self._use(graph), self._manifest.entries[info.entry]
-            if (entry.uses and not self._version) or use in self._cannot:
-                continue
-            target = self._settings.target(self._manifest, graph)
-            missing = target - self._stock.count(use) - self._wanted.get(use, 0)
-            # Asked for in groups: half of the target may be used up before.
-            if missing > target // 2 or (missing > 0 and not self._stock.count(use)):
-                message = {"type": "want", "graph": use.graph, "version": use.version, "count": missing}
-                if self._tell(link, message):
-                    self._wanted[use] = self._wanted.get(use, 0) + missing
-
-    def _lead(self, link: Any, batch: Batch, use: Use, material: Material) -> None:
-        """Begins an execution at both servers. Holds the lock."""
-        mailbox = Mailbox(self._programs[use.graph].part)
-        running = _Running(material.index, batch, use.graph, use.version, mailbox)
-        self._running[material.index] = running
-        rows = [[*row.request.key, row.number] for some in batch.rows.values() for row in some]
-        self._pool.submit(self._run_leading, running, material, link, rows)
-
-    def _run_leading(self, running: _Running, material: Material, link: Any, rows: list[Any]) -> None:
-        began, outcome = time.perf_counter(), "error"
-        begin = {"type": "begin", "index": running.index, "graph": running.graph, "version": running.version}
-        try:
-            if not self._tell(link, {**begin, "rows": rows}):
-                raise ChannelError(f"The link to {self._other} was lost.")
-            ends = self._compute(running, material, link)
-            version = running.version
-            if self._programs[running.graph].part.state_out:
-                state = self._keep(running, ends)
-                self._await_follower(running)
-                version = running.index
-                self._switch(version, state)
-                self._tell(link, {"type": "commit", "index": running.index, "version": version})
-                dealer = self._links.get(self._manifest.protocol.dealer or "")
-                if dealer is not None:
-                    self._tell(dealer, {"type": "current", "version": version})
-            self._answer(running.batch, self._results(running, ends), version)
-            outcome = "ok"
-        except _UnusableMaterialError as error:
-            outcome = "material"
-            _log.warning("execution %d is computed anew: %s", running.index, error)
-            with self._lock:
-                self._queue.put_back(running.batch)
-        except Exception as error:
-            self._fail(running, error, link)
-        finally:
-            self._done(running, outcome)
-            self._metrics.execution_seconds.labels(running.graph).observe(time.perf_counter() - began)
-
-    def _await_follower(self, running: _Running) -> None:
-        if not running.finished.wait(self._settings.execution_limit):
-            raise TimeLimitError(f"{self._other} did not finish within the time limit of an execution.")
-        # An abort sets it too, with its error in the mailbox.
-        running.mailbox.raise_failure()
-
-    def _fail(self, running: _Running, error: Exception, link: Any) -> None:
+    def _fail(self, running: Running, error: Exception, link: Any) -> None:
         text, retry = _told(error, self._party)
         if not isinstance(error, (PeerAborted, ChannelError)):
             _log.error("execution %d of %s failed: %s", running.index, running.graph, text)
@@ -704,104 +534,7 @@ class Serving(Role):
         with self._lock:
             self._running.pop(running.index, None)
             for request in running.batch.requests:
-                self._end(request, text, retry=retry, tell=self._leads)
-
-    # --- the follower ------------------------------------------------------------------------------------------
-
-    def _set_current(self, link: Any, message: dict[str, Any]) -> None:
-        version = int(message["version"])
-        if version == self._version:
-            return
-        if version and version not in self._store.versions():
-            self._tell(link, {"type": "missing", "version": version})
-        elif version:
-            self._switch(version, self._read_state(version))
-
-    def _drop(self, link: Any, message: dict[str, Any]) -> None:
-        with self._lock:
-            request = self._requests.pop(_key(message), None)
-            if request is not None:
-                request.over = True
-                self._metrics.waiting_rows.dec(request.rows)
-
-    def _begin(self, link: Any, message: dict[str, Any]) -> None:
-        index, use = int(message["index"]), Use(str(message["graph"]), int(message["version"]))
-        program = self._programs.get(use.graph)
-        if program is None:
-            raise PeerError(f"{link.peer} begins graph {use.graph!r}, which the plan does not have.")
-        entry = self._manifest.graphs[use.graph].entry
-        mailbox = Mailbox(program.part)
-        keys = [(RequestKey(str(c), str(s), int(n)), int(row)) for c, s, n, row in message["rows"]]
-        with self._lock:
-            if index in self._running or index in self._ended:
-                raise PeerError(f"{link.peer} begins execution {index} twice: an index is used once.")
-            requests = [(self._requests.get(key), row) for key, row in keys]
-            self._ended[index] = mailbox
-        text, fault = self._unfit(entry, use, requests, len(keys)), False
-        if text is None and len(self._running) >= 256:
-            text = f"{self._party} has too many executions at once"
-        material = None
-        if text is None:
-            try:
-                keeps = bool(self._manifest.entries[entry].keeps)
-                material = self._stock.exactly(use, index, ahead=not keeps)
-            except ShareflowError as error:
-                _log.error("material of execution %d cannot be used: %s", index, error)
-            if material is None:
-                text, fault = f"{self._party} has no material of index {index}", True
-        if text is not None or material is None:
-            mailbox.end()
-            self._tell(link, {"type": "abort", "index": index, "text": text, "material": fault})
-            return
-        rows: dict[str, list[Row]] = {}
-        for request, row in requests:
-            assert request is not None
-            rows.setdefault(request.acts_as, []).append(Row(request, row))
-        running = _Running(index, Batch(entry, use.graph, rows), use.graph, use.version, mailbox)
-        with self._lock:
-            del self._ended[index]
-            self._running[index] = running
-        self._pool.submit(self._run_following, running, material, link)
-
-    def _unfit(self, entry: str, use: Use, requests: Sequence[tuple[Request | None, int]], count: int) -> str | None:
-        """Why what the leader wants to compute is not what clients asked for; None where it is."""
-        if use != self._use(use.graph):
-            return f"{self._party} uses state version {self._version}, not {use.version}"
-        batch = self._manifest.graphs[use.graph].batch or 1
-        parties = self._queue.parties(entry)
-        if self._queue.in_rows(entry):
-            if not 1 <= count <= batch:
-                return f"a batch of {use.graph} has 1 to {batch} rows, not {count}"
-        elif sorted(r.acts_as for r, _ in requests if r) != sorted(parties):
-            return f"an execution of {entry} has one request of each of {', '.join(parties)}"
-        seen = set()
-        for request, row in requests:
-            if request is None or not request.complete or request.entry != entry:
-                return f"{self._party} does not have a client's part of the input (any more)"
-            if not 0 <= row < request.rows or (request, row) in seen:
-                return "a row is computed once, and is one of its request's"
-            seen.add((request, row))
-        if len({r.label for r, _ in requests if r}) > 1 and not self._queue.in_rows(entry):
-            return "requests that are computed together have one label"
-        return None
-
-    def _run_following(self, running: _Running, material: Material, link: Any) -> None:
-        outcome = "error"
-        try:
-            ends = self._compute(running, material, link)
-            if self._programs[running.graph].part.state_out:
-                self._keep(running, ends)
-                self._tell(link, {"type": "finished", "index": running.index})
-            self._answer(running.batch, self._results(running, ends), running.version)
-            outcome = "ok"
-        except Exception as error:
-            self._fail(running, error, link)
-        finally:
-            self._done(running, outcome)
-
-    def _commit(self, link: Any, message: dict[str, Any]) -> None:
-        version = int(message["version"])
-        self._switch(version, self._read_state(version))
+                self._end(request, text, retry=retry, tell=self._tells_of_failures)
 
 
 class PeerAborted(ShareflowError):  # noqa: N818 - it says what happened
@@ -811,7 +544,7 @@ class PeerAborted(ShareflowError):  # noqa: N818 - it says what happened
         super().__init__(f"{peer} ended the execution: {text}")
 
 
-def _execution_key_info(running: _Running) -> bytes:
+def _execution_key_info(running: Running) -> bytes:
     """What the two servers derive their key of one execution under."""
     return f"execution {running.graph} {running.index}".encode()
 
@@ -826,7 +559,8 @@ def _told(error: Exception, party: str) -> tuple[str, bool]:
     return f"An internal error at {party} ({type(error).__name__}); its log says more.", True
 
 
-def _key(message: Mapping[str, Any]) -> RequestKey:
+def request_key(message: Mapping[str, Any]) -> RequestKey:
+    """The request that a message of the other server speaks of."""
     return RequestKey(str(message["client"]), str(message["session"]), int(message["number"]))
 
 

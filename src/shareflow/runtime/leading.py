@@ -1,0 +1,224 @@
+"""The server that leads: it decides what is computed together, under which index, and what to ask the dealer for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import Any
+
+from shareflow.errors import ChannelError, TimeLimitError
+from shareflow.runtime.execution import Mailbox
+from shareflow.runtime.queue import Batch
+from shareflow.runtime.requests import Request
+from shareflow.runtime.serving import Handlers, Running, Serving, UnusableMaterialError, request_key
+from shareflow.runtime.stock import Use
+from shareflow.runtime.store import Material
+
+_log = logging.getLogger(__name__)
+
+
+class Leading(Serving):
+    """The first server of the plan. One more thread than :class:`Serving` has: the scheduler."""
+
+    _over = "drop"
+    _tells_of_failures = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        threading.Thread(target=self._schedule, name="shareflow scheduler", daemon=True).start()
+
+    @property
+    def _most_at_once(self) -> int:
+        return self._settings.parallel
+
+    def _server_handlers(self) -> Handlers:
+        return {
+            "arrived": self._peer_arrived,
+            "gone": self._peer_gone,
+            "finished": self._peer_finished,
+            "missing": self._peer_misses,
+        }
+
+    def _linked(self, link: Any) -> None:
+        self._tell(link, {"type": "current", "version": self._version})
+        if link.peer != self._other:
+            with self._lock:
+                self._wanted.clear()
+                self._cannot.clear()
+
+    def _input_is_here(self, request: Request) -> None:
+        with self._lock:
+            self._enqueue(request)
+            self._lock.notify_all()
+
+    def _confirmation(self, request: Request, version: int) -> bytes | None:
+        return json.dumps({"type": "done", "request": request.key.number, "version": version}).encode()
+
+    def _enqueue(self, request: Request) -> None:
+        """Queues a request that is complete at both servers. Holds the lock."""
+        if request.complete and request.key in self._arrived and not request.over:
+            del self._arrived[request.key]
+            replaced = self._queue.add(request)
+            if replaced is not None:
+                text = f"Another request took the place of this one under label {request.label!r}."
+                self._end(replaced, text, retry=False)
+
+    def _peer_arrived(self, link: Any, message: dict[str, Any]) -> None:
+        key = request_key(message)
+        with self._lock:
+            self._arrived[key] = None
+            while len(self._arrived) > 10 * self._settings.most_waiting_rows:
+                self._arrived.popitem(last=False)
+            request = self._requests.get(key)
+            if request is not None:
+                self._enqueue(request)
+            self._lock.notify_all()
+
+    def _peer_gone(self, link: Any, message: dict[str, Any]) -> None:
+        key = request_key(message)
+        with self._lock:
+            self._arrived.pop(key, None)
+            request = self._requests.get(key)
+            if request is not None and not self._is_running(request):
+                self._end(request, f"{link.peer} lost the request or gave it up. Try again.", retry=True)
+
+    def _peer_misses(self, link: Any, message: dict[str, Any]) -> None:
+        _log.error("%s has no state of version %s: load it anew", link.peer, message["version"])
+        with self._lock:
+            self._version, self._state = 0, {}
+            self._lock.notify_all()
+
+    def _peer_finished(self, link: Any, message: dict[str, Any]) -> None:
+        with self._lock:
+            running = self._running.get(int(message["index"]))
+        if running is not None:
+            running.finished.set()
+
+    def _schedule(self) -> None:
+        """Starts executions as requests, material and threads allow; asks the dealer for more."""
+        while True:
+            with self._lock:
+                if self._stopping:
+                    return
+                try:
+                    self._expire()
+                    begun = self._start_one()
+                    self._ask_dealer()
+                except Exception:
+                    _log.exception("the scheduler failed; it goes on")
+                    begun = False
+                if not begun:
+                    self._lock.wait(self._pause())
+
+    def _pause(self) -> float:
+        window = self._settings.batch_window
+        return min(window, 0.05) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else 0.25
+
+    def _expire(self) -> None:
+        limit, now = self._settings.request_limit, time.monotonic()
+        for request in [r for r in self._requests.values() if now - r.since > limit]:
+            if self._is_running(request):
+                continue
+            if not request.complete:
+                missing = "its input did not arrive here"
+            elif request in self._queue.requests():
+                missing = self._why_waiting(request)
+            else:
+                missing = f"its input did not arrive at {self._other}"
+            self._end(request, f"The request waited {limit:g} s: {missing}.", retry=True)
+
+    def _why_waiting(self, request: Request) -> str:
+        if self._other not in self._links:
+            return f"there is no link to {self._other}"
+        uses = [self._use(graph) for graph in self._manifest.entries[request.entry].variants]
+        if not any(self._stock.usable(use) for use in uses):
+            told = [self._cannot[use] for use in uses if use in self._cannot]
+            return "there is no material of the dealer" + (f" ({told[0]})" if told else "")
+        if not self._queue.in_rows(request.entry):
+            return "another party of the entry did not send its input under this label"
+        return "others were before it"
+
+    def _start_one(self) -> bool:
+        """Begins one execution if it can. Holds the lock."""
+        link = self._links.get(self._other)
+        if link is None or len(self._running) >= self._settings.parallel:
+            return False
+        entries = [entry for entry in self._manifest.entries if self._queue.waiting(entry)]
+        for entry in sorted(entries, key=self._queue.oldest):
+            keeps = bool(self._manifest.entries[entry].keeps)
+            if keeps and any(self._manifest.entries[r.batch.entry].keeps for r in self._running.values()):
+                continue
+            young = time.monotonic() - self._queue.oldest(entry) < self._settings.batch_window
+            if young and self._queue.waiting(entry) < self._queue.largest(entry):
+                continue
+            for graph, _ in self._queue.variants(entry):
+                use = self._use(graph)
+                # What keeps state is rare, and its material is worth waiting a moment for: none is taken ahead.
+                material = self._stock.next(use, ahead=not keeps)
+                if material is not None:
+                    self._lead(link, self._queue.take(entry, graph), use, material)
+                    return True
+        return False
+
+    def _ask_dealer(self) -> None:
+        """Tells the dealer what runs short. Holds the lock."""
+        link = self._links.get(self._manifest.protocol.dealer or "")
+        if link is None:
+            return
+        for graph, info in self._manifest.graphs.items():
+            use, entry = self._use(graph), self._manifest.entries[info.entry]
+            if (entry.uses and not self._version) or use in self._cannot:
+                continue
+            target = self._settings.target(self._manifest, graph)
+            missing = target - self._stock.count(use) - self._wanted.get(use, 0)
+            # Asked for in groups: half of the target may be used up before.
+            if missing > target // 2 or (missing > 0 and not self._stock.count(use)):
+                message = {"type": "want", "graph": use.graph, "version": use.version, "count": missing}
+                if self._tell(link, message):
+                    self._wanted[use] = self._wanted.get(use, 0) + missing
+
+    def _lead(self, link: Any, batch: Batch, use: Use, material: Material) -> None:
+        """Begins an execution at both servers. Holds the lock."""
+        mailbox = Mailbox(self._programs[use.graph].part)
+        running = Running(material.index, batch, use.graph, use.version, mailbox)
+        self._running[material.index] = running
+        rows = [[*row.request.key, row.number] for some in batch.rows.values() for row in some]
+        self._pool.submit(self._run_leading, running, material, link, rows)
+
+    def _run_leading(self, running: Running, material: Material, link: Any, rows: list[Any]) -> None:
+        began, outcome = time.perf_counter(), "error"
+        begin = {"type": "begin", "index": running.index, "graph": running.graph, "version": running.version}
+        try:
+            if not self._tell(link, {**begin, "rows": rows}):
+                raise ChannelError(f"The link to {self._other} was lost.")
+            ends = self._compute(running, material, link)
+            version = running.version
+            if self._programs[running.graph].part.state_out:
+                state = self._keep(running, ends)
+                self._await_follower(running)
+                version = running.index
+                self._switch(version, state)
+                self._tell(link, {"type": "commit", "index": running.index, "version": version})
+                dealer = self._links.get(self._manifest.protocol.dealer or "")
+                if dealer is not None:
+                    self._tell(dealer, {"type": "current", "version": version})
+            self._answer(running.batch, self._results(running, ends), version)
+            outcome = "ok"
+        except UnusableMaterialError as error:
+            outcome = "material"
+            _log.warning("execution %d is computed anew: %s", running.index, error)
+            with self._lock:
+                self._queue.put_back(running.batch)
+        except Exception as error:
+            self._fail(running, error, link)
+        finally:
+            self._done(running, outcome)
+            self._metrics.execution_seconds.labels(running.graph).observe(time.perf_counter() - began)
+
+    def _await_follower(self, running: Running) -> None:
+        if not running.finished.wait(self._settings.execution_limit):
+            raise TimeLimitError(f"{self._other} did not finish within the time limit of an execution.")
+        # An abort sets it too, with its error in the mailbox.
+        running.mailbox.raise_failure()
