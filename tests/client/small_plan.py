@@ -1,7 +1,8 @@
 """A plan of which an external party's steps are written by hand: what a client sends and gets, without TensorFlow.
 
 `predict`, batched: the client's x [n, 4] (float32, 16 fractional bits) gives sums [n, 2] of its halves, and signs
-[n, 3] (int32, so that messages are filled up). `load`: the model owner gives two weights. `meet`: client and model owner.
+[n, 3] (int32, so that messages are filled up). `double` has one result. `load`: the model owner gives two weights.
+`meet`: both give something.
 """
 
 from __future__ import annotations

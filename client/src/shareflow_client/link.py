@@ -83,6 +83,7 @@ class Link:
         self.peer = peer
         self.role = "party"
         self.peer_software = ""
+        self.peer_error: PeerError | None = None  # the rule that the peer broke, where the link closed for that
         self.opened = threading.Event()  # the handshake is over, well or not
         self._callbacks = callbacks
         self._settings = settings
@@ -277,6 +278,7 @@ class Link:
                 self._heard = time.monotonic()
                 self._listens = True
         except PeerError as error:
+            self.peer_error = error
             self._begin_close(str(error), str(error))
             self._discard(incoming)
         except grpc.RpcError as error:

@@ -72,7 +72,7 @@ class Session:
     # --- links ------------------------------------------------------------------------------------------------
 
     def links(self) -> dict[str, Link]:
-        """Open links to all servers, by name; those that were lost are made again.
+        """Open links to all servers, by name, the leader first; those that were lost are made again.
 
         Raises:
             ChannelError: a connection cannot be made; the text tells of every server that failed. UnreachableError
@@ -82,7 +82,7 @@ class Session:
             if self._ended:
                 raise ChannelError("The client is closed. Make another one.")
             if self._all_open():
-                return dict(self._links)
+                return self._in_order()
             mine = self._dialing is None
             if self._dialing is None:
                 self._dialing = Future()
@@ -99,7 +99,10 @@ class Session:
         else:
             dialing.result()
         with self._lock:
-            return dict(self._links)
+            return self._in_order()
+
+    def _in_order(self) -> dict[str, Link]:
+        return {name: self._links[name] for name in self._servers}
 
     def _all_open(self) -> bool:
         return all(name in self._links and self._links[name].closed is None for name in self._servers)
@@ -287,11 +290,12 @@ class Session:
             self._late[link] = OrderedDict()
 
     def _closed(self, link: Link, text: str) -> None:
+        kind = ChannelError if link.peer_error is None else PeerError
         with self._lock:
             self._late.pop(link, None)
             for answer in self._answers.values():
                 if answer.links.get(link.peer) is link:
-                    answer.fail(ChannelError(f"The link to {link.peer} was lost: {text}"))
+                    answer.fail(kind(f"The link to {link.peer} was lost: {text}"))
 
 
 _CONTROLS: Mapping[str, Callable[[Session, Link, Mapping[str, Any]], None]] = MappingProxyType(
