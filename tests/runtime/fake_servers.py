@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import numpy as np
 import tensorflow as tf
+from tests.runtime.channel.pairs import GUARD, known, pin
 
 import shareflow as sf
 from shareflow.planning import Entry, Input, plan
@@ -21,7 +22,6 @@ from shareflow.runtime.part import tensors_of
 from shareflow_client.errors import ChannelError
 from shareflow_client.link import Callbacks
 from shareflow_client.wire import FrameKind
-from tests.runtime.channel.pairs import GUARD, known, pin
 
 SERVERS, DEALER = ("server0", "server1"), "dealer"
 LOAD, PREDICT = "load", "predict@1"
@@ -50,7 +50,7 @@ class FakeServer:
     def __init__(self, name, plan, *, port=0, current=0):
         self.name, self.plan, self.current = name, plan, current
         self.links, self.material, self.said = [], {}, []
-        self.stores, self.refuse, self.tells = True, set(), True
+        self.stores, self.refuse = True, set()
         self.seen = 0
         self.counts = defaultdict(int)
         self._open = {}
@@ -75,9 +75,10 @@ class FakeServer:
         self.links[-1].send(FrameKind.CONTROL, json.dumps({"type": type_, **fields}).encode())
 
     def on_link(self, link):
-        self.links.append(link)
-        if self.tells:
-            self.tell()
+        with self._changed:
+            self.links.append(link)
+            self._changed.notify_all()
+        self.tell()
 
     def tell(self):
         self.say("counts", counts=[[g, v, n] for (g, v), n in self.counts.items()])
@@ -165,8 +166,10 @@ class Whole:
     def __init__(self, plan, graph):
         self.plan, self.graph, self.info = plan, graph, plan.manifest.graphs[graph]
         self.tf_graph = tf.Graph()
+        definition = tf.compat.v1.GraphDef()
+        definition.CopyFrom(plan.definition(graph))
         with self.tf_graph.as_default():
-            tf.graph_util.import_graph_def(without_devices(plan.definition(graph)), name="")
+            tf.graph_util.import_graph_def(without_devices(definition), name="")
         self.parts = {party: cut(plan, graph, party) for party in (*SERVERS, DEALER)}
 
     def run(self, index, keys, inputs=(), state=(), corrections=None):

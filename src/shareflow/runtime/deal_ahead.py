@@ -82,8 +82,15 @@ def deal_ahead(
             first = next(able, None)
             if first is None:
                 raise RequestError(f"No entry of the plan keeps state {min(missing)!r}, which {graph!r} uses.")
-            version = deal(first.variants[0], version if first.uses else 0, 1)
-            states = states | set(first.keeps)
+            made = deal(first.variants[0], version if first.uses else 0, 1)
+            # The leader may have wanted one at the same time, which is then used before ours.
+            version, now = _version_to_use(dealing)
+            if not now > states:
+                raise RequestError(
+                    f"{graph!r} uses states that no version has together: version {made}, of {first.name!r}, has "
+                    f"{', '.join(sorted(dealing.part.states(made)))}. Keep them in one entry, or let it use the others."
+                )
+            states = now
         deal(graph, version if entry.uses else 0, count)
     return dealt
 

@@ -34,7 +34,7 @@ class DealerPart:
         self._programs: dict[str, PartProgram] = {}
         self._lock = threading.RLock()
         self._states: OrderedDict[int, dict[str, tf.Tensor]] = OrderedDict()
-        self._in_use = 0
+        self.in_use = 0  # as the servers last told
 
     def sizes(self, graph: str) -> dict[str, int]:
         """Bytes of corrections to each server, by party; the graph is prepared at its first use."""
@@ -99,14 +99,12 @@ class DealerPart:
 
     def use(self, version: int) -> None:
         """The servers use this version from now on: older ones are deleted. Nothing happens where it is not here."""
-        if version == self._in_use:
-            return
+        self.in_use = version
         there = self._store.versions()
         if version in there:
             self._store.set_current(version)
             for old in [v for v in there if v < version]:
                 self.discard(old)
-        self._in_use = version
 
     def discard(self, version: int) -> None:
         """Deletes a version that is not in use."""

@@ -123,7 +123,7 @@ class Dealing(Role):
             return self._current or 0
 
     def counted(self, graph: str, version: int) -> int:
-        """For how many executions both servers had material when they connected."""
+        """For how many executions both servers have material; what they used since they connected counts too."""
         with self._changed:
             return min(self._counts.get(server, {}).get((graph, version), 0) for server in self._servers)
 
@@ -247,6 +247,9 @@ class Dealing(Role):
                     order = record.order
                     order.done, order.last, order.refusals = order.done + 1, max(order.last, index), 0
                     self._dealt[order.graph] = self._dealt.get(order.graph, 0) + 1
+                    for counts in self._counts.values():
+                        use = (order.graph, order.version)
+                        counts[use] = counts.get(use, 0) + 1
                     self._metrics.dealt.labels(graph=order.graph).inc()
                     if order.wanted and not order.left and not any(r.order is order for r in self._records.values()):
                         self._end(order, None)
@@ -347,15 +350,18 @@ class Dealing(Role):
                     return None
                 current = self._current
                 ready = not self._silent() and time.monotonic() >= self._not_before
-                order = next((o for o in self._orders if o.left), None) if ready else None
-                if order is None:
-                    self._changed.wait(max(self._not_before - time.monotonic(), 0) or None)
-                    continue
-                self._orders.remove(order)
-                self._orders.append(order)
-            if current:
+                if not current or current == self.part.in_use:
+                    order = next((o for o in self._orders if o.left), None) if ready else None
+                    if order is None:
+                        self._changed.wait(max(self._not_before - time.monotonic(), 0) or None)
+                        continue
+                    self._orders.remove(order)
+                    self._orders.append(order)
+                    return order
+            try:
                 self.part.use(current)
-            return order
+            except ShareflowError as error:
+                _log.error("older state versions cannot be dropped: %s", error)
 
     def _deal_one(self, order: _Order) -> None:
         if order.refusals >= _MOST_REFUSALS:
