@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from runtime.programs import every_operation, inputs
 
 import shareflow as sf
+from runtime.programs import every_operation, inputs
 from shareflow.compiler.compile_model import entries_of
 from shareflow.networks import network_b
 from shareflow.runtime.rehearsal import insecure_rehearsal
