@@ -28,7 +28,11 @@ LAYERS = {
     "audit": {"party", "errors"},
     "runtime": {"party", "errors"},
     "function": {"runtime", "audit", "protocol", "share", "party", "errors"},
-    "compiler": {"function", "audit", "nn", "protocol", "share", "party", "ring", "errors", "keras_layers"},
+    "planning": {"runtime", "protocol", "share", "party", "errors"},
+    "compiler": {
+        *("function", "planning", "runtime", "audit", "nn", "protocol", "share", "party", "ring"),
+        *("errors", "keras_layers"),
+    },
 }
 # Keras' own seeds for plaintext training, and shuffled digits: nothing private hangs on these.
 PLAINTEXT_TRAINING = {"networks.py", "demonstration.py", "data.py"}
