@@ -40,9 +40,10 @@ RANDOMNESS = {"ring/uniform.py", "party/session.py"}
 SOCKETS = {"socket", "socketserver", "ssl", "grpc", "http", "asyncio", "urllib", "requests", "select", "selectors"}
 
 
-# In the client's distribution: who opens connections, and who draws nonces and ephemeral keys.
-CLIENT_SOCKETS = {"tls.py", "link.py"}
-CLIENT_RANDOMNESS = {"handshake.py"}
+# In the client's distribution: who opens connections (the check times one of TCP), and who draws nonces and ephemeral
+# keys, or the name of a client's session, which is not secret.
+CLIENT_SOCKETS = {"tls.py", "link.py", "server_check.py"}
+CLIENT_RANDOMNESS = {"handshake.py", "session.py"}
 
 
 def parse(name: str, root: Path = ROOT) -> ast.Module:
@@ -270,12 +271,13 @@ def test_the_client_opens_connections_in_links_alone(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(CLIENT_NAMES) - CLIENT_RANDOMNESS))
-def test_the_client_draws_randomness_in_the_handshake_alone(name):
+def test_the_client_draws_randomness_for_its_sessions_alone(name):
     assert draws_randomness(parse(name, CLIENT)) == set()
 
 
-def test_the_handshake_draws_from_the_system():
-    assert draws_randomness(parse("handshake.py", CLIENT)) == {"secrets"}
+@pytest.mark.parametrize("name", sorted(CLIENT_RANDOMNESS))
+def test_the_client_draws_from_the_system(name):
+    assert draws_randomness(parse(name, CLIENT)) == {"secrets"}
 
 
 # --- the rules see a breach -----------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -273,7 +272,7 @@ class Client:
             try:
                 return self._try(entry, inputs, rows, label, deadline, calls)
             except (RequestError, ChannelError) as error:
-                pause = min(_FIRST_PAUSE * 2**tries, _LONGEST_PAUSE) * random.uniform(0.5, 1.5)  # not all at once
+                pause = min(_FIRST_PAUSE * 2**tries, _LONGEST_PAUSE) * self._session.pace
                 tries += 1
                 late = time.monotonic() + pause > deadline
                 if late or tries > self.config.limits.retries or calls.given_up.is_set() or not self._again(error):

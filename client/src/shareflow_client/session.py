@@ -50,6 +50,8 @@ class Session:
         on_notice: Callable[[str, str], None],
     ) -> None:
         self.id = secrets.token_hex(16)
+        # From 0.5 to 1.5: clients that lost the same server do not come back all at once.
+        self.pace = 0.5 + int(self.id[:8], 16) / (1 << 32)
         self.leader = next(iter(servers))
         self.was_connected = False
         self._servers = servers
