@@ -49,6 +49,7 @@ class Dialer:
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._failure = "not tried yet"
+        self._reason = ""
         # Parties that lost the same peer do not all come back in the same moment.
         share = hashlib.sha256(f"{identity.name}>{trusted.name}".encode()).digest()[0] / 255
         self._factor = 0.75 + 0.5 * share
@@ -73,8 +74,9 @@ class Dialer:
 
     def close(self, reason: str = "") -> None:
         """Closes the link, which sends what it has queued, and dials no more."""
-        self._stop.set()
         with self._lock:
+            self._reason = reason
+            self._stop.set()
             link = self._link
         if link is not None:
             link.close(reason)
@@ -107,7 +109,7 @@ class Dialer:
             with self._lock:
                 self._link, self._failure = None, link.closed or "the link was lost"
             if self._stop.is_set():
-                link.close("stopping")
+                link.close(self._reason)
                 return
             _log.warning("the link to %s was lost: %s", self.peer, link.closed)
             # A peer that accepts and closes at once is not dialed in a tight loop.
@@ -128,7 +130,7 @@ class Dialer:
         with self._lock:
             self._link = link
         if self._stop.is_set():
-            link.close("stopping")
+            link.close(self._reason)
         return link
 
     def _on_close(self, link: Link, text: str) -> None:

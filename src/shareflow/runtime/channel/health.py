@@ -97,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, *arguments: Any) -> None:
         self._free = threading.BoundedSemaphore(_MOST_AT_ONCE)
