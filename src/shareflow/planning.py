@@ -244,10 +244,10 @@ def _trace(
 
 
 def _shape(given: Input, batch: int | None) -> tuple[int, ...]:
-    shape = tuple(int(extent) for extent in given.shape)
-    if any(extent < 1 for extent in shape):
+    shape = tuple(given.shape)
+    if any(not isinstance(extent, (int, np.integer)) or extent < 1 for extent in shape):
         raise ShapeError(f"An input's shape is of whole numbers of at least 1, known to all; got {given.shape}.")
-    return shape if batch is None else (batch, *shape)
+    return tuple(map(int, shape if batch is None else (batch, *shape)))
 
 
 def _returned(entry: str, value: Any) -> dict[str, PrivateValue]:

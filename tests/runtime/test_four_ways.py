@@ -61,7 +61,8 @@ def test_network_b_has_the_same_bits_eager_traced_and_split(rng):
 
     x, weights = rng.random((3, 28, 28, 1)).astype(np.float32), sf.parameters_of(model)
     given = {"x": ("client", x)} | {name: ("owner", value) for name, value in weights.items()}
-    plan = sf.plan({"whole": sf.Entry(network, {n: sf.Input(o, v.shape, v.dtype.name) for n, (o, v) in given.items()})}, sf.SPDZ())
+    forms = {name: sf.Input(owner, value.shape, value.dtype.name) for name, (owner, value) in given.items()}
+    plan = sf.plan({"whole": sf.Entry(network, forms)}, sf.SPDZ())
     results = []
     for run in (network, sf.function(network)):
         with sf.insecure_session(seed=4):

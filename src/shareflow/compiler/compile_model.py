@@ -60,7 +60,7 @@ def entries_of(
     """The entries of :func:`compile_model`, before they are traced."""
     shape, links = chain_of(model)
     found, final = convert(links)
-    steps = named(found)
+    steps = named(found, [link.layer for link in links])
     parameters = _parameters(steps)
     scale = protocol.fixed_point.fractional_bits
 
@@ -92,7 +92,8 @@ def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
     Raises:
         UnsupportedModelError: as :func:`compile_model`.
     """
-    return _parameters(named(convert(chain_of(model)[1])[0]))
+    links = chain_of(model)[1]
+    return _parameters(named(convert(links)[0], [link.layer for link in links]))
 
 
 def _parameters(steps: Mapping[str, Step]) -> dict[str, np.ndarray]:

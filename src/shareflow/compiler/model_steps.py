@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,15 +14,34 @@ from shareflow.party.party import Party
 from shareflow.protocol.placement import private_tensor
 from shareflow.protocol.tensor import PrivateTensor
 
+# Where Keras begins a new word in the name of a layer that it names after its class.
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-def named(steps: Sequence[Step]) -> dict[str, Step]:
-    """The steps by name; where models inside a model have layers of one name, the later ones get a number."""
+
+def named(steps: Sequence[Step], layers: Iterable[Any]) -> dict[str, Step]:
+    """The steps by name, in a way that depends on the model alone.
+
+    Keras numbers the layers that the user did not name through the process: a model made twice has dense and dense_7.
+    They are numbered anew, each class from the model's first. Where models inside a model have layers of one name, the
+    later ones get a number.
+    """
+    counts: Counter[str] = Counter()
+    renamed = {}
+    for layer in layers:
+        automatic = _SNAKE.sub("_", type(layer).__name__).lower()
+        if re.fullmatch(rf"{automatic}(_\d+)?", layer.name) and layer.name not in renamed:
+            renamed[layer.name] = f"{automatic}_{counts[automatic]}" if counts[automatic] else automatic
+            counts[automatic] += 1
     found: dict[str, Step] = {}
     for step in steps:
-        name, count = step.name, 1
+        # A step's name is its layer's, or that with the activation's after it.
+        of = [layer for layer in renamed if f"{step.name}_".startswith(f"{layer}_")]
+        before = max(of, key=len, default="")
+        base = renamed.get(before, "") + step.name.removeprefix(before)
+        name, count = base, 1
         while name in found:
             count += 1
-            name = f"{step.name}_{count}"
+            name = f"{base}_{count}"
         found[name] = step
     return found
 
