@@ -76,21 +76,12 @@ class Following(Serving):
                 raise PeerError(f"{link.peer} begins execution {index} twice: an index is used once.")
             requests = [(self._requests.get(key), row) for key, row in keys]
             self._ended[index] = mailbox
-        text, fault = self._unfit(entry, use, requests, len(keys)), False
-        if text is None and len(self._running) >= _MOST_AT_ONCE:
-            text = f"{self._party} has too many executions at once"
-        material = None
-        if text is None:
-            try:
-                keeps = bool(self._manifest.entries[entry].keeps)
-                material = self._stock.exactly(use, index, ahead=not keeps)
-            except ShareflowError as error:
-                _log.error("material of execution %d cannot be used: %s", index, error)
-            if material is None:
-                text, fault = f"{self._party} has no material of index {index}", True
-        if text is not None or material is None:
+        # A state that was replaced meanwhile is no one's fault: the leader takes the rows up again.
+        stale = use != self._use(use.graph)
+        text = self._unfit(entry, use, requests, len(keys))
+        if text is not None:
             mailbox.end()
-            self._tell(link, {"type": "abort", "index": index, "text": text, "material": fault})
+            self._abort(link, index, text, material=stale)
             return
         rows: dict[str, list[Row]] = {}
         for request, row in requests:
@@ -100,12 +91,17 @@ class Following(Serving):
         with self._lock:
             del self._ended[index]
             self._running[index] = running
-        self._pool.submit(self._run_following, running, material, link)
+        self._pool.submit(self._run_following, running, link)
+
+    def _abort(self, link: Any, index: int, text: str, material: bool) -> None:
+        self._tell(link, {"type": "abort", "index": index, "text": text, "material": material})
 
     def _unfit(self, entry: str, use: Use, requests: Sequence[tuple[Request | None, int]], count: int) -> str | None:
         """Why what the leader wants to compute is not what clients asked for; None where it is."""
         if use != self._use(use.graph):
             return f"{self._party} uses state version {self._version}, not {use.version}"
+        if len(self._running) >= _MOST_AT_ONCE:
+            return f"{self._party} has too many executions at once"
         batch = self._manifest.graphs[use.graph].batch or 1
         parties = self._queue.parties(entry)
         if self._queue.in_rows(entry):
@@ -127,9 +123,15 @@ class Following(Serving):
             return "requests that are computed together have one label"
         return None
 
-    def _run_following(self, running: Running, material: Material, link: Any) -> None:
+    def _run_following(self, running: Running, link: Any) -> None:
         outcome = "error"
         try:
+            material = self._material_of(running)
+            if material is None:
+                outcome = "material"
+                text = f"{self._party} has no material of index {running.index}"
+                self._abort(link, running.index, text, material=True)
+                return
             ends = self._compute(running, material, link)
             if self._programs[running.graph].part.state_out:
                 self._keep(running, ends)
@@ -144,3 +146,11 @@ class Following(Serving):
     def _commit(self, link: Any, message: dict[str, Any]) -> None:
         version = int(message["version"])
         self._switch(version, self._read_state(version))
+
+    def _material_of(self, running: Running) -> Material | None:
+        keeps = bool(self._manifest.entries[running.batch.entry].keeps)
+        try:
+            return self._stock.exactly(Use(running.graph, running.version), running.index, ahead=not keeps)
+        except ShareflowError as error:
+            _log.error("material of execution %d cannot be used: %s", running.index, error)
+            return None
