@@ -233,7 +233,8 @@ class _Group:
                 raise ChannelError("The cluster was closed while a call waited for its turn. Call it inside the block.")
             self._check_kernels(program)
             try:
-                return self._session.run(program, values)
+                session = self._session
+                return _within(self._limits.run_seconds + _GRACE_SECONDS, lambda: session.run(program, values))
             except tf.errors.OpError as error:
                 text = from_graph(error.message)
                 if text is not None:
@@ -319,6 +320,29 @@ _CONNECTION = (
 # How long a worker may take to answer before an error says that it does not.
 _PROBE_SECONDS = 3.0
 _CLOSE_SECONDS = 2.0
+# How much longer than TensorFlow's own limit an execution is waited for.
+_GRACE_SECONDS = 1.0
+
+
+def _within(seconds: float, compute: Callable[[], list[tf.Tensor]]) -> list[tf.Tensor]:
+    """What ``compute`` gives, in a thread that is left behind if it takes longer.
+
+    TensorFlow's limit does not cover all: where a worker hangs while it is handed its part of a new graph, a call
+    waits for it without end.
+    """
+    outcome: futures.Future[list[tf.Tensor]] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(compute())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except futures.TimeoutError:
+        raise tf.errors.DeadlineExceededError(None, None, "the execution was left behind") from None
 
 
 class _Session:
