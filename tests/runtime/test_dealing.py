@@ -252,6 +252,23 @@ def test_a_restarted_dealer_goes_on_with_its_states_and_new_indices(the_plan, tm
         np.testing.assert_allclose(got["result"], [[1, 2, 0]], atol=1e-3)
 
 
+def test_a_state_that_no_server_heard_of_before_a_crash_is_not_dealt_for(the_plan, tmp_path):
+    with two_servers(the_plan) as servers:
+        for server in servers:
+            server.stores = False
+        with dealer(the_plan, tmp_path, servers) as role:
+            role.await_servers(GUARD)
+            servers[0].say("want", graph=LOAD, version=0, count=1)
+            servers[1].wait(lambda: servers[1].indices(LOAD))
+        for server in servers:
+            server.stores, server.counts = True, type(server.counts)(int)
+        with dealer(the_plan, tmp_path, servers) as role:
+            assert role.part.versions() == [1]
+            assert deal_ahead(role, 1, graphs=[PREDICT]) == [Batch(LOAD, 0, 1), Batch(PREDICT, 2, 1)]
+            servers[0].say("current", version=2)
+            eventually(lambda: role.part.versions() == [2])
+
+
 def test_a_second_dealer_of_the_same_store_is_refused(the_plan, tmp_path):
     with dealer(the_plan, tmp_path), pytest.raises(StoreError, match="process"), dealer(the_plan, tmp_path):
         pass
