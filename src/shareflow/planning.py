@@ -105,9 +105,19 @@ def plan(entries: Mapping[str, Entry], protocol: Protocol | None = None) -> Plan
     states: dict[str, _State] = {}
     graphs: list[Traced] = []
     declared: dict[str, dict[str, Any]] = {}
+    # What parties have together after each entry that keeps something: one that uses no state begins anew.
+    together: list[set[str]] = []
     for name, entry in entries.items():
         _check(name, entry)
         uses = _uses(name, entry, states)
+        before = [kept for kept in together if kept >= set(uses)]
+        if uses and not before:
+            raise PlanError(
+                f"Entry {name!r} uses {', '.join(uses)}, which no execution leaves together: an entry that uses no "
+                "state begins anew. Keep them in one entry, or let the later one use what the earlier one kept."
+            )
+        if entry.keeps:
+            together += [kept | set(entry.keeps) for kept in before if uses] or [set(entry.keeps)]
         variants = []
         for batch in entry.batch_sizes or (None,):
             traced, kept = _trace(name, entry, batch, uses, states, meeting)

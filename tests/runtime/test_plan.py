@@ -202,6 +202,19 @@ def test_values_from_outside_are_refused():
         sf.plan({"f": sf.Entry(lambda x: (x * outside).reveal("client"), {"x": X})})
 
 
+def test_states_that_are_never_there_together_cannot_be_used_together():
+    def keep(name):
+        return sf.Entry(lambda x: {name: x}, {"x": X}, keeps=[name])
+
+    both = sf.Entry(lambda a, b: (a + b).reveal("client"))
+    with pytest.raises(PlanError, match="begins anew"):
+        sf.plan({"first": keep("a"), "second": keep("b"), "both": both})
+    second = sf.Entry(lambda x, a: {"b": x + a * 0.0}, {"x": X}, keeps=["b"])
+    assert list(sf.plan({"first": keep("a"), "second": second, "both": both}).manifest.graphs) == [
+        *("both", "first", "second"),
+    ]
+
+
 def test_a_state_has_one_form():
     def keep(x):
         return {"w": x}
