@@ -116,6 +116,7 @@ class PartyConfig:
     health: Address | None = config.address(default=None, any_port=True)
     data: Path = config.path()
     storage_key: Path = config.secret_file()
+    witness: Path | None = config.path(default=None)
     certificate: Path = config.file()
     private_key: Path = config.secret_file()
     grace: float = config.seconds(default=10.0, high=3600.0)

@@ -49,7 +49,11 @@ class PartyProcess:
         try:
             identity = config.identity()
             store = Store.open(
-                config.data, config.storage_secret(), plan_fingerprint=plan.fingerprint, party=config.name
+                config.data,
+                config.storage_secret(),
+                plan_fingerprint=plan.fingerprint,
+                party=config.name,
+                witness=config.witness,
             )
             self._ends.append(store.close)
             self.role = _role(config, plan, store, self.metrics)
