@@ -74,6 +74,11 @@ class _State:
     def static(self) -> tuple[Any, ...]:
         return type(self.form), self.form.parties, self.fractional_bits, self.specs
 
+    @property
+    def text(self) -> str:
+        shape = list(self.specs[0].shape)
+        return f"{type(self.form).__name__.lower()} {shape} with {self.fractional_bits} fractional bits"
+
     def tensor(self, components: Sequence[tf.Tensor], protocol: Protocol) -> PrivateTensor:
         return PrivateTensor(self.form.with_components(components), self.fractional_bits, protocol)
 
@@ -110,14 +115,14 @@ def plan(entries: Mapping[str, Entry], protocol: Protocol | None = None) -> Plan
     for name, entry in entries.items():
         _check(name, entry)
         uses = _uses(name, entry, states)
-        before = [kept for kept in together if kept >= set(uses)]
-        if uses and not before:
+        sufficient = [kept for kept in together if kept >= set(uses)]
+        if uses and not sufficient:
             raise PlanError(
                 f"Entry {name!r} uses {', '.join(uses)}, which no execution leaves together: an entry that uses no "
                 "state begins anew. Keep them in one entry, or let the later one use what the earlier one kept."
             )
         if entry.keeps:
-            together += [kept | set(entry.keeps) for kept in before if uses] or [set(entry.keeps)]
+            together += [kept | set(entry.keeps) for kept in sufficient if uses] or [set(entry.keeps)]
         variants = []
         for batch in entry.batch_sizes or (None,):
             traced, kept = _trace(name, entry, batch, uses, states, meeting)
@@ -128,7 +133,8 @@ def plan(entries: Mapping[str, Entry], protocol: Protocol | None = None) -> Plan
                 if before.static != state.static:
                     raise PlanError(
                         f"State {kept_name!r} is kept in one form by all entries that keep it; entry {name!r} keeps it "
-                        "with another shape, scale or kind. Reshape it, or keep it under another name."
+                        f"as {state.text}, one before as {before.text}. Use .reshape or "
+                        f".at_scale({before.fractional_bits}), or keep it under another name."
                     )
         declared[name] = {
             "variants": variants,

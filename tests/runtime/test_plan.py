@@ -220,8 +220,11 @@ def test_a_state_has_one_form():
         return {"w": x}
 
     first, second = sf.Entry(keep, {"x": X}, keeps=["w"]), sf.Entry(keep, {"x": sf.Input("client", (5,))}, keeps=["w"])
-    with pytest.raises(PlanError, match="one form"):
+    with pytest.raises(PlanError, match=r"one form.* masked \[5\] with 16 .* masked \[4\] with 16"):
         sf.plan({"first": first, "second": second})
+    finer = sf.Entry(lambda w, x: {"w": w * x}, {"x": X}, keeps=["w"])
+    with pytest.raises(PlanError, match=r"with 32 fractional bits, one before as .* \.at_scale\(16\)"):
+        sf.plan({"first": first, "finer": finer})
 
 
 def test_a_client_that_would_have_to_stay_is_refused():
