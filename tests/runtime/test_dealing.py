@@ -403,19 +403,3 @@ def test_a_state_based_on_another_version_keeps_what_is_not_new(tmp_path):
         assert [(batch.graph, batch.version) for batch in dealt] == [("first", 0), ("second", 1), ("ask", 2)]
         assert role.part.states(2) == {"a", "b"}
         assert role.part.based_on(2) == 1
-
-
-def test_states_that_no_version_has_together_are_an_error(tmp_path):
-    apart = plan(
-        {
-            "first": Entry(lambda a: {"a": a}, {"a": Input("owner", (2,))}, keeps=("a",)),
-            "second": Entry(lambda b: {"b": b}, {"b": Input("owner", (2,))}, keeps=("b",)),
-            "ask": Entry(lambda a, b: (a * b).reveal("client")),
-        }
-    )
-    with (
-        two_servers(apart) as servers,
-        dealer(apart, tmp_path, servers) as role,
-        pytest.raises(RequestError, match="no version has together"),
-    ):
-        deal_ahead(role, 2)

@@ -68,12 +68,11 @@ class Pad:
 
 @dataclass(frozen=True)
 class Call:
-    """Operations computed in one go: it takes and gives tensors by name; after it, ``drops`` are not needed."""
+    """Operations computed in one go: it takes and gives tensors by name."""
 
     nodes: tuple[str, ...]
     takes: tuple[str, ...]
     gives: tuple[str, ...]
-    drops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,8 @@ class _Cut:
             found = self.graph.get_tensor_by_name(tensor)
             if not found.shape.is_fully_defined():
                 raise PlanError(f"A message has a shape that all know; {tensor} of {self.name!r} has {found.shape}.")
+            if node_name(tensor) in self.crossing and found.dtype != tf.int64:
+                raise PlanError(f"A message is of 64-bit words; {tensor} of {self.name!r} is {found.dtype.name}.")
             self.forms[tensor] = Value(tensor, tuple(found.shape), found.dtype)
         return self.forms[tensor]
 
@@ -267,7 +268,7 @@ class _Cut:
                 moved = set(early)
                 urgent[round_ + 1] = [name for name in urgent[round_ + 1] if name not in moved]
         order = [nodes for pair in zip(urgent, overlap, strict=True) for nodes in pair]
-        made = self._as_calls(order, {tensor for wanted in goals for tensor in wanted}, set(ends), given)
+        made = self._as_calls(order, {tensor for wanted in goals for tensor in wanted}, given)
         return list(zip(made[::2], made[1::2], strict=True))
 
     def _closure(self, wanted: Iterable[str], assigned: set[str]) -> list[str]:
@@ -293,12 +294,9 @@ class _Cut:
         shapes = [output.shape for output in self.graph.get_operation_by_name(name).outputs]
         return any(math.prod(shape) >= _LARGE for shape in shapes if shape.is_fully_defined())
 
-    def _as_calls(
-        self, order: Sequence[Sequence[str]], wanted: set[str], ends: set[str], given: set[str]
-    ) -> list[Call | None]:
+    def _as_calls(self, order: Sequence[Sequence[str]], wanted: set[str], given: set[str]) -> list[Call | None]:
         takes: list[list[str]] = []
-        last_use: dict[str, int] = {}
-        for position, nodes in enumerate(order):
+        for nodes in order:
             inside = set(nodes)
             outside: dict[str, None] = {}
             for name in nodes:
@@ -310,7 +308,6 @@ class _Cut:
                         outside[_tensor(reference)] = None
             takes.append(list(outside))
             self.dtypes.update((tensor, self.graph.get_tensor_by_name(tensor).dtype) for tensor in outside)
-            last_use.update(dict.fromkeys(outside, position))
         calls: list[Call | None] = []
         for position, nodes in enumerate(order):
             inside = set(nodes)
@@ -319,8 +316,7 @@ class _Cut:
                 for tensor in dict.fromkeys([*(t for later in takes[position + 1 :] for t in later), *sorted(wanted)])
                 if node_name(tensor) in inside
             ]
-            drops = [t for t in takes[position] if last_use[t] == position and t not in ends and t not in wanted]
-            calls.append(Call(tuple(nodes), tuple(takes[position]), tuple(gives), tuple(drops)) if nodes else None)
+            calls.append(Call(tuple(nodes), tuple(takes[position]), tuple(gives)) if nodes else None)
         return calls
 
 

@@ -164,8 +164,8 @@ class _Collected(Exchange):
     def __init__(self, servers: Sequence[str]) -> None:
         self.messages: Corrections = {server: [] for server in servers}
 
-    def send(self, message: Message, buffers: Sequence[memoryview]) -> None:
-        self.messages[message.peer] += buffers
+    def send(self, message: Message, payload: memoryview) -> None:
+        self.messages[message.peer].append(payload)
 
     def receive(self, message: Message) -> memoryview:
         raise PlanError(f"A dealer waits for nobody; in this plan it waits for {message.peer}. Compile it anew.")

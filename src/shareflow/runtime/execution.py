@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -79,8 +78,8 @@ class LinkExchange(Exchange):
         self._link, self._index, self._mailbox, self._deadline = link, index, mailbox, deadline
         self.sent = self.received = 0
 
-    def send(self, message: Message, buffers: Sequence[memoryview]) -> None:
-        self._link.send(FrameKind.DATA, buffers, execution=self._index, round=message.round)
+    def send(self, message: Message, payload: memoryview) -> None:
+        self._link.send(FrameKind.DATA, [payload], execution=self._index, round=message.round)
         self.sent += message.nbytes
 
     def receive(self, message: Message) -> memoryview:

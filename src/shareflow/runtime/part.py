@@ -1,11 +1,16 @@
-"""Runs one party's part of a graph: step by step, with the messages of others in between."""
+"""Runs one party's part of a graph: step by step, with the messages of others in between.
+
+A message is one tensor of words here: TensorFlow takes it apart, and puts it together, inside the step's function. For
+small networks, handing over each value by itself would take longer than computing.
+"""
 
 from __future__ import annotations
 
 import abc
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +28,8 @@ class Exchange(abc.ABC):
     """How a part's messages travel during one execution."""
 
     @abc.abstractmethod
-    def send(self, message: Message, buffers: Sequence[memoryview]) -> None:
-        """Gives away a message whose size was checked. Does not wait for the peer."""
+    def send(self, message: Message, payload: memoryview) -> None:
+        """Gives away a message, of the size that the plan says. Does not wait for the peer."""
 
     @abc.abstractmethod
     def receive(self, message: Message) -> memoryview:
@@ -39,6 +44,21 @@ class PartProgram:
         self._nodes = {node.name: node for node in part.definition.node}
         self._functions: dict[tuple[str, ...], _Function] = {}
         self._lock = threading.Lock()
+        # Where a received value lies: its message, and the word it begins at.
+        received = [message for step in part.steps for message in step.receives]
+        received += [part.corrections] if part.corrections is not None else []
+        self._places = {value.tensor: place for message in received for value, place in _places(message)}
+        self._sent = {call.nodes: step.sends for step in part.steps for call in (step.urgent,) if call is not None}
+        self._last_uses = self._find_last_uses()
+
+    def _find_last_uses(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """What each call is the last to take: it is let go of then. Results stay."""
+        calls = [call for step in self.part.steps for call in (step.urgent, step.overlap) if call is not None]
+        stays = {value.tensor for message in self.part.results for value in message.values} | {*self.part.state_out}
+        last: dict[str, tuple[str, ...]] = {}
+        for call in calls:
+            last.update({self._places[t].message if t in self._places else t: call.nodes for t in call.takes})
+        return {call.nodes: tuple(n for n, by in last.items() if by == call.nodes and n not in stays) for call in calls}
 
     def prepare(self) -> PartProgram:
         """Builds all functions now rather than at their first use."""
@@ -52,8 +72,8 @@ class PartProgram:
         """One execution, from first step to last.
 
         Args:
-            values: what the plan says this party has at the start, by tensor: keys, index, state, corrections, inputs
-                and pads. It is emptied on the way.
+            values: what the plan says this party has at the start, by tensor: keys, index, state, inputs and pads;
+                corrections as :func:`words_of` gives them. It is emptied on the way.
             exchange: how messages travel.
 
         Returns:
@@ -64,65 +84,94 @@ class PartProgram:
         """
         for step in self.part.steps:
             for message in step.receives:
-                values.update(tensors_of(message, exchange.receive(message)))
+                values.update(words_of(message, exchange.receive(message)))
             if step.urgent is not None:
                 self._call(step.urgent, values)
             for message in step.sends:
-                exchange.send(message, buffers_of(message, values))
-                for value in message.values:
-                    values.pop(value.tensor)
+                exchange.send(message, memoryview(values.pop(_name(message)).numpy()).cast("B"))
             if step.overlap is not None:
                 self._call(step.overlap, values)
         ends = [value.tensor for message in self.part.results for value in message.values]
         return {tensor: values[tensor] for tensor in (*ends, *self.part.state_out)}
 
     def _call(self, call: Call, values: dict[str, tf.Tensor]) -> None:
-        results = self._function(call).run([values[tensor] for tensor in call.takes])
-        for tensor in call.drops:
-            del values[tensor]
-        values.update(zip(call.gives, results, strict=True))
+        function = self._function(call)
+        results = function.run([values[name] for name in function.takes])
+        for name in self._last_uses[call.nodes]:
+            del values[name]
+        values.update(zip(function.gives, results, strict=True))
 
     def _function(self, call: Call) -> _Function:
         with self._lock:
             if call.nodes not in self._functions:
-                self._functions[call.nodes] = _Function(self.part, self._nodes, call)
+                sends = self._sent.get(call.nodes, ())
+                self._functions[call.nodes] = _Function(self.part, self._nodes, call, self._places, sends)
             return self._functions[call.nodes]
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a value lies in a message: from a word on, the message having so many in all."""
+
+    message: str
+    begin: int
+    words: int
+    value: Value
+
+
+def _name(message: Message) -> str:
+    """The message as a tensor. No tensor of a graph has such a name."""
+    return f"message {message.peer} {message.round}"
+
+
+def _places(message: Message) -> Iterator[tuple[Value, _Place]]:
+    begin, words = 0, message.nbytes // 8
+    for value in message.values:
+        yield value, _Place(_name(message), begin, words, value)
+        begin += math.prod(value.shape)
+
+
 class _Function:
-    def __init__(self, part: Part, nodes: Mapping[str, Any], call: Call) -> None:
-        definition = tf.compat.v1.GraphDef(versions=part.definition.versions)
-        inside = set(call.nodes)
+    """One call as a TensorFlow function. ``takes`` and ``gives`` name its arguments and results."""
+
+    def __init__(
+        self,
+        part: Part,
+        nodes: Mapping[str, Any],
+        call: Call,
+        places: Mapping[str, _Place],
+        sends: Sequence[Message],
+    ) -> None:
         feeds = {tensor: f"feed_{i}" for i, tensor in enumerate(call.takes)}
-        for name in call.nodes:
-            for reference in nodes[name].input:
-                source = node_name(reference)
-                if nodes[source].op == "Const" and source not in inside:
-                    inside.add(source)
-                    definition.node.add().CopyFrom(nodes[source])
-        for name in call.nodes:
-            node = definition.node.add()
-            node.CopyFrom(nodes[name])
-            del node.input[:]
-            for reference in nodes[name].input:
-                tensor = reference if ":" in reference else f"{reference}:0"
-                if tensor in feeds:
-                    node.input.append(f"{feeds[tensor]}:0")
-                elif not reference.startswith("^") or node_name(reference) in inside:
-                    node.input.append(reference)
-        definition.library.CopyFrom(part.definition.library)
-        whole = without_devices(definition)
-        for tensor, feed in feeds.items():
-            node = whole.node.add(name=feed, op="Placeholder")
-            node.attr["dtype"].type = part.dtypes[tensor].as_datatype_enum
-            if tensor in part.forms:
-                node.attr["shape"].shape.CopyFrom(tf.TensorShape(part.forms[tensor].shape).as_proto())
+        definition = without_devices(_body(part, nodes, call, feeds))
+        sent = {value.tensor for message in sends for value in message.values}
+        kept = [tensor for tensor in call.gives if tensor not in sent]
+        self.takes = tuple(dict.fromkeys(places[t].message if t in places else t for t in call.takes))
+        self.gives = (*kept, *(_name(message) for message in sends))
+        fed: dict[str, tf.Tensor] = {}
+        given: list[tf.Tensor] = []
+
+        def build() -> None:
+            inputs = {}
+            for tensor, feed in feeds.items():
+                place = places.get(tensor)
+                name = tensor if place is None else place.message
+                if name not in fed:
+                    form = part.forms.get(tensor)
+                    shape = [place.words] if place else form.shape if form else None
+                    fed[name] = tf.compat.v1.placeholder(part.dtypes[tensor], shape)
+                inputs[f"{feed}:0"] = fed[name] if place is None else _taken(fed[name], place)
+            wanted = [*kept, *(value.tensor for message in sends for value in message.values)]
+            found = iter(tf.graph_util.import_graph_def(definition, input_map=inputs, return_elements=wanted, name=""))
+            given.extend(next(found) for _ in kept)
+            for message in sends:
+                # The plan says what goes out: what the file says of shapes is not taken for granted.
+                values = [tf.reshape(tf.ensure_shape(next(found), value.shape), [-1]) for value in message.values]
+                given.append(tf.concat(values, 0) if len(values) > 1 else values[0])
+
         try:
-            graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(whole, name=""), [])
-            find = graph.graph.get_tensor_by_name
-            self._function = graph.prune(
-                [find(f"{feed}:0") for feed in feeds.values()], [find(tensor) for tensor in call.gives]
-            )
+            graph = tf.compat.v1.wrap_function(build, [])
+            self._function = graph.prune([fed[name] for name in self.takes], given)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             raise PlanError(f"TensorFlow refuses a part of graph {part.graph!r}: {error}. Compile it anew.") from None
         self._types = [output.dtype for output in self._function.outputs]
@@ -137,6 +186,34 @@ class _Function:
         )
 
 
+def _taken(words: tf.Tensor, place: _Place) -> tf.Tensor:
+    shape = place.value.shape
+    return tf.reshape(words[place.begin : place.begin + math.prod(shape)], shape)
+
+
+def _body(part: Part, nodes: Mapping[str, Any], call: Call, feeds: Mapping[str, str]) -> Any:
+    """The call's nodes as a GraphDef that takes what comes from outside from the feeds."""
+    definition = tf.compat.v1.GraphDef(versions=part.definition.versions)
+    inside = set(call.nodes)
+    for name in call.nodes:
+        for source in map(node_name, nodes[name].input):
+            if nodes[source].op == "Const" and source not in inside:
+                inside.add(source)
+                definition.node.add().CopyFrom(nodes[source])
+    for name in call.nodes:
+        node = definition.node.add()
+        node.CopyFrom(nodes[name])
+        del node.input[:]
+        for reference in nodes[name].input:
+            tensor = reference if ":" in reference else f"{reference}:0"
+            if tensor in feeds:
+                node.input.append(f"{feeds[tensor]}:0")
+            elif not reference.startswith("^") or node_name(reference) in inside:
+                node.input.append(reference)
+    definition.library.CopyFrom(part.definition.library)
+    return definition
+
+
 def _is_small(graph: tf.Graph) -> bool:
     operations = graph.get_operations()
     shapes = [output.shape for operation in operations for output in operation.outputs]
@@ -144,30 +221,8 @@ def _is_small(graph: tf.Graph) -> bool:
     return largest <= _SMALL and not graph.as_graph_def().library.function
 
 
-def buffers_of(message: Message, values: Mapping[str, tf.Tensor]) -> list[memoryview]:
-    """The bytes of a message's tensors, without a copy, each filled up to whole words.
-
-    Raises:
-        PlanError: a tensor has another form than the plan says.
-    """
-    buffers = []
-    for value in message.values:
-        tensor = values[value.tensor]
-        if tuple(tensor.shape) != value.shape or tensor.dtype != value.dtype:
-            raise PlanError(
-                f"What is sent has the plan's form; {value.tensor} is {list(tensor.shape)} ({tensor.dtype.name}) where "
-                f"the plan says {list(value.shape)} ({value.dtype.name}). The plan's shapes are not what it computes."
-            )
-        array = np.ascontiguousarray(tensor.numpy())
-        view = memoryview(array.reshape(-1).view(np.uint8).data)
-        buffers.append(view)
-        if value.nbytes != view.nbytes:
-            buffers.append(memoryview(bytes(value.nbytes - view.nbytes)))
-    return buffers
-
-
-def tensors_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Tensor]:
-    """The tensors of a message.
+def words_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Tensor]:
+    """A received message as :meth:`PartProgram.run` takes it.
 
     Raises:
         PeerError: it has another size than the plan says.
@@ -178,11 +233,13 @@ def tensors_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Te
             f"A message has the size that the plan says; {message.peer} sent {view.nbytes} bytes where round "
             f"{message.round} has {message.nbytes}."
         )
-    tensors, position = {}, 0
-    for value in message.values:
-        tensors[value.tensor] = tensor_of(value, view[position : position + value.nbytes])
-        position += value.nbytes
-    return tensors
+    return {_name(message): tf.constant(np.frombuffer(view, np.int64))}
+
+
+def tensors_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Tensor]:
+    """The tensors of a message, one by one. Raises as :func:`words_of` does."""
+    ((_, words),) = words_of(message, payload).items()
+    return {value.tensor: _taken(words, place) for value, place in _places(message)}
 
 
 def tensor_of(value: Value, view: memoryview) -> tf.Tensor:

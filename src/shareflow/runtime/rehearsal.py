@@ -19,7 +19,7 @@ from shareflow.errors import PlanError
 from shareflow.party.party import Party
 from shareflow.party.session import Session
 from shareflow.runtime.cut import Message, Part, cut
-from shareflow.runtime.part import Exchange, PartProgram, tensors_of
+from shareflow.runtime.part import Exchange, PartProgram, tensors_of, words_of
 from shareflow.runtime.plan import Plan
 from shareflow_client import steps
 from shareflow_client.stream import uniform
@@ -118,7 +118,7 @@ def _start(
     if part.index is not None:
         values[part.index.tensor] = tf.constant(index, tf.int64)
     if part.corrections is not None:
-        values.update(tensors_of(part.corrections, post.take(part.corrections.peer, part.party, 0)))
+        values.update(words_of(part.corrections, post.take(part.corrections.peer, part.party, 0)))
     for message in part.inputs:
         values.update(tensors_of(message, b"".join(post.take(message.peer, part.party, 0) for _ in message.values)))
     for pad in part.pads:
@@ -180,8 +180,8 @@ class _Local(Exchange):
     def __init__(self, party: str, post: _Post) -> None:
         self._party, self._post = party, post
 
-    def send(self, message: Message, buffers: Sequence[memoryview]) -> None:
-        self._post.put(self._party, message.peer, message.round, b"".join(buffers))
+    def send(self, message: Message, payload: memoryview) -> None:
+        self._post.put(self._party, message.peer, message.round, bytes(payload))
 
     def receive(self, message: Message) -> memoryview:
         return memoryview(self._post.take(message.peer, self._party, message.round))
