@@ -2,12 +2,15 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from shareflow.plan_audit import audited
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
@@ -42,7 +45,13 @@ def test_pages_show_the_examples_as_they_are():
 def test_the_readme_gives_the_commands_that_set_up_and_run():
     lines = (ROOT / "README.md").read_text().splitlines()
     for extra, command in (("demo", "shareflow demo"), ("test", "pytest")):
-        assert f"python3 -m venv .venv && .venv/bin/pip install '.[{extra}]' && .venv/bin/{command}" in lines
+        assert f"python3 -m venv .venv && .venv/bin/pip install ./client '.[{extra}]' && .venv/bin/{command}" in lines
+
+
+def test_the_guide_names_every_page():
+    docs = ROOT / "docs"
+    named = set(re.findall(r"\]\(([^)#]+\.md)", (docs / "README.md").read_text()))
+    assert named >= {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - {"README.md"}
 
 
 def test_links_lead_somewhere():
@@ -77,6 +86,7 @@ def test_every_example_is_tested():
         "new_operation",
         "new_protocol",
         "predict_keras",
+        "train_together",
     }
 
 
@@ -103,6 +113,22 @@ def test_predict_keras(tmp_path):
     private, clear, same, difference = _numbers(printed)
     assert private > 85 and clear > 85 and same > 99 and difference < 0.01
     assert "conv2d: Conv2D" in printed
+
+
+def test_train_together(tmp_path):
+    printed, _ = _run("train_together", tmp_path)
+    private, clear = (_numbers(line) for line in printed.splitlines() if line.startswith("model, "))
+    assert len(private) == 4 and np.abs(private).max() > 1, "it learned nothing"
+    np.testing.assert_allclose(private, clear, atol=2e-3)
+    assert float(re.search(r"differ by at most ([\d.e-]+)", printed)[1]) < 1e-3
+    assert "learn: inputs of clinic, laboratory\n" in printed and "model: inputs of nobody\n" in printed
+
+
+def test_the_plan_of_train_together_passes_the_audit():
+    plan = runpy.run_path(str(EXAMPLES["train_together"]))["make_plan"]()
+    audit = audited(plan)
+    assert audit.passed, [finding.why for _, finding in audit.every_finding()]
+    assert plan.manifest.entries["learn"].uses == plan.manifest.entries["learn"].keeps == ("weights",)
 
 
 def test_new_operation(tmp_path):
