@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from shareflow.audit.cost import Cost, cost_of
 from shareflow.audit.view import Audit, audit
-from shareflow.errors import PlacementError, RandomnessError, ShapeError
+from shareflow.errors import PlanError, RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
 from shareflow.protocol.protocol import Protocol
@@ -121,6 +121,25 @@ class Traced:
         """Rounds and bytes, counted from the graph."""
         return cost_of(self.program.graph, (*self.program.outputs, *self.program.effects))
 
+    @functools.cached_property
+    def audit(self) -> Audit:
+        """What each party's messages can tell it, proved from the graph."""
+        return audit(self.program.graph)
+
+    def run_by(self, runtime: Runtime, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        """One execution on several machines.
+
+        Raises:
+            PlanError: the graph does not pass the audit: nothing is sent.
+        """
+        if not self.audit.passed:
+            first, count = self.audit.findings[0], len(self.audit.findings)
+            raise PlanError(
+                f"What crosses between machines passes the audit first; this program has {count} findings, such as "
+                f"{first.where}, for {first.party or 'all'}: {first.why}. See Function.audit; one process still runs it."
+            )
+        return runtime.run(self.program, values)
+
 
 class Function(Generic[F]):
     """A callable made by :func:`function`."""
@@ -138,7 +157,7 @@ class Function(Generic[F]):
         runtime = current_runtime()
         if runtime is None:
             return self._results(traced, traced.local.run(tensors))
-        return self._results(traced, runtime.run(traced.program, traced.program.values(tensors)))
+        return self._results(traced, traced.run_by(runtime, traced.program.values(tensors)))
 
     @property
     def width(self) -> int:
@@ -169,7 +188,7 @@ class Function(Generic[F]):
                 alone = traced.program.leaves_traces
                 while waiting and (alone or len(waiting) >= 2 * runtime.width):
                     yield self._next_result(waiting)
-                waiting.append((traced, pool.submit(runtime.run, traced.program, values)))
+                waiting.append((traced, pool.submit(traced.run_by, runtime, values)))
                 if alone:
                     yield self._next_result(waiting)
             while waiting:
@@ -206,7 +225,7 @@ class Function(Generic[F]):
 
     def audit(self, *arguments: Any, **options: Any) -> Audit:
         """What each party's messages can tell it in one call with arguments of this form, proved from the graph."""
-        return audit(self.trace(*arguments, **options).program.graph)
+        return self.trace(*arguments, **options).audit
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:

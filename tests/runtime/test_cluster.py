@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import shareflow as sf
 from shareflow import nn
-from shareflow.errors import ChannelError, ConfigError, EncodingError, PlacementError, TimeLimitError
+from shareflow.errors import ChannelError, ConfigError, EncodingError, PlacementError, PlanError, TimeLimitError
 from shareflow.runtime import cluster as cluster_module
 from shareflow.runtime import worker as worker_module
 from shareflow.runtime.channel import interface
@@ -295,8 +295,23 @@ def test_a_variable_of_two_parties_that_changes_is_refused(cluster):
             y = sf.private_tensor(shared.read_value(), "server1")
         return (x * y).reveal("client")
 
-    with cluster, pytest.raises(PlacementError, match=r"used by one party alone; .* is used by 2"):
+    program = f.trace(known(np.ones(2))).program
+    with cluster, pytest.raises(PlanError, match="passes the audit first"):
         f(known(np.ones(2)))
+    with pytest.raises(PlacementError, match=r"used by one party alone; .* is used by 2"):
+        cluster.run(program, program.values([tf.ones(2)]))
+
+
+def test_a_program_that_leaks_is_refused(cluster):
+    @sf.function
+    def leak(x, y):
+        product = x.shared(sf.SPDZ()) * y
+        with sf.Party("server1"):
+            other = tf.identity(product.share.components[0])  # server0's, not sent
+        return sf.private_tensor(other, "server1")
+
+    with cluster, pytest.raises(PlanError, match="was not sent"):
+        leak(known(np.ones(2)), known(np.ones(2)))
 
 
 # --- several groups -------------------------------------------------------------------------------------------
