@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
-from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from shareflow.errors import ChannelError
 from shareflow_client.wire import FrameKind
+
+
+class _Answer(NamedTuple):
+    number: int
+    rows: int
+    parts: Sequence[bytes]
+    last: bytes | None
 
 
 class Courier:
@@ -16,25 +23,52 @@ class Courier:
 
     def __init__(self, link: Any) -> None:
         self._link = link
-        self._waiting: SimpleQueue[tuple[int, Sequence[bytes], bytes | None] | None] = SimpleQueue()
+        self._changed = threading.Condition()  # guards all below
+        self._waiting: deque[_Answer] = deque()
+        self._rows = 0
+        self._stopped = False
         threading.Thread(target=self._run, name="shareflow courier", daemon=True).start()
 
-    def put(self, number: int, parts: Sequence[bytes], done: bytes | None) -> None:
-        """The result parts of a request, and the message that it is done, of the server that says so."""
-        self._waiting.put((number, parts, done))
+    @property
+    def unsent(self) -> int:
+        """Answers that wait to be sent."""
+        with self._changed:
+            return len(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        """Rows whose results wait to be sent."""
+        with self._changed:
+            return self._rows
+
+    def put(self, number: int, rows: int, parts: Sequence[bytes], last: bytes | None) -> None:
+        """The result parts of a request of so many rows, and the message that ends it, of the server that says so."""
+        with self._changed:
+            self._waiting.append(_Answer(number, rows, parts, last))
+            self._rows += rows
+            self._changed.notify_all()
 
     def stop(self) -> None:
-        """Ends after what it is sending."""
-        self._waiting.put(None)
+        """The link is closed: nothing more is sent."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            number, parts, done = item
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+                answer = self._waiting[0]
             try:
-                if parts:
-                    self._link.send(FrameKind.DATA, parts, execution=number, round=1)
-                if done is not None:
-                    self._link.send(FrameKind.CONTROL, done)
+                if answer.parts:
+                    self._link.send(FrameKind.DATA, answer.parts, execution=answer.number, round=1)
+                if answer.last is not None:
+                    self._link.send(FrameKind.CONTROL, answer.last)
             except ChannelError:
                 # The client is gone; its link's closing has told the server.
                 return
+            with self._changed:
+                self._waiting.popleft()
+                self._rows -= answer.rows

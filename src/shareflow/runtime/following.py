@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
-from shareflow.errors import PeerError, ShareflowError
+from shareflow.errors import PeerError
 from shareflow.runtime.execution import Mailbox
 from shareflow.runtime.queue import Batch
 from shareflow.runtime.requests import Request, RequestKey, Row
 from shareflow.runtime.serving import Handlers, Running, Serving, request_key
 from shareflow.runtime.stock import Use
-from shareflow.runtime.store import Material
 
 _log = logging.getLogger(__name__)
 
 # Executions that the leader may have running here; it has a limit of its own, which is lower.
 _MOST_AT_ONCE = 256
+# Seconds between looks for requests that the leader never begins; it has its own limit, and better reasons.
+_LOOK, _PATIENCE = 1.0, 1.25
 
 
 class Following(Serving):
@@ -25,6 +27,19 @@ class Following(Serving):
 
     _over = "gone"
     _tells_of_failures = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        threading.Thread(target=self._expire_requests, name="shareflow request limit", daemon=True).start()
+
+    def _expire_requests(self) -> None:
+        with self._lock:
+            while not self._stopping:
+                self._expire(_PATIENCE * self._settings.request_limit)
+                self._lock.wait_for(lambda: self._stopping, _LOOK)
+
+    def _why_waiting(self, request: Request) -> str:
+        return f"{self._other} did not begin it"
 
     @property
     def _most_at_once(self) -> int:
@@ -76,6 +91,7 @@ class Following(Serving):
                 raise PeerError(f"{link.peer} begins execution {index} twice: an index is used once.")
             requests = [(self._requests.get(key), row) for key, row in keys]
             self._ended[index] = mailbox
+            state = self._state
         # A state that was replaced meanwhile is no one's fault: the leader takes the rows up again.
         stale = use != self._use(use.graph)
         text = self._unfit(entry, use, requests, len(keys))
@@ -86,8 +102,9 @@ class Following(Serving):
         rows: dict[str, list[Row]] = {}
         for request, row in requests:
             if request is not None:
+                request.begun.add(row)
                 rows.setdefault(request.acts_as, []).append(Row(request, row))
-        running = Running(index, Batch(entry, use.graph, rows), use.graph, use.version, mailbox)
+        running = Running(index, Batch(entry, use.graph, rows), use.graph, use.version, state, mailbox)
         with self._lock:
             del self._ended[index]
             self._running[index] = running
@@ -116,7 +133,7 @@ class Following(Serving):
         for request, row in requests:
             if request is None or not request.complete or request.entry != entry:
                 return f"{self._party} does not have a client's part of the input (any more)"
-            if not 0 <= row < request.rows or (request, row) in seen:
+            if not 0 <= row < request.rows or (request, row) in seen or row in request.begun:
                 return "a row is computed once, and is one of its request's"
             seen.add((request, row))
         if len({r.label for r, _ in requests if r}) > 1 and not self._queue.in_rows(entry):
@@ -126,9 +143,13 @@ class Following(Serving):
     def _run_following(self, running: Running, link: Any) -> None:
         outcome = "error"
         try:
-            material = self._material_of(running)
+            keeps = bool(self._manifest.entries[running.batch.entry].keeps)
+            use = Use(running.graph, running.version)
+            material = self._stock.exactly(use, running.index, ahead=not keeps)
             if material is None:
                 outcome = "material"
+                for row in (row for rows in running.batch.rows.values() for row in rows):
+                    row.request.begun.discard(row.number)
                 text = f"{self._party} has no material of index {running.index}"
                 self._abort(link, running.index, text, material=True)
                 return
@@ -146,11 +167,3 @@ class Following(Serving):
     def _commit(self, link: Any, message: dict[str, Any]) -> None:
         version = int(message["version"])
         self._switch(version, self._read_state(version))
-
-    def _material_of(self, running: Running) -> Material | None:
-        keeps = bool(self._manifest.entries[running.batch.entry].keeps)
-        try:
-            return self._stock.exactly(Use(running.graph, running.version), running.index, ahead=not keeps)
-        except ShareflowError as error:
-            _log.error("material of execution %d cannot be used: %s", running.index, error)
-            return None

@@ -21,14 +21,18 @@ def deal_key_info(graph: str, version: int, index: int) -> bytes:
 
 
 class Intake:
-    """Takes the dealer's messages at a server; calls ``stored`` with what became durable, ``refused`` with why not."""
+    """Takes the dealer's messages at a server.
+
+    Calls ``stored`` with indices that became durable, and how many of them both servers have now; ``refused`` with why
+    one did not.
+    """
 
     def __init__(
         self,
         store: Store,
         stock: Stock,
         sizes: dict[str, int],
-        stored: Callable[[Any, Use, list[int]], None],
+        stored: Callable[[Any, Use, list[int], int], None],
         refused: Callable[[Any, Use, int, str], None],
     ) -> None:
         self._store, self._stock, self._sizes = store, stock, sizes
@@ -106,5 +110,4 @@ class Intake:
         for link, use, material in records:
             groups.setdefault((link, use), []).append(material.index)
         for (link, use), indices in groups.items():
-            self._stock.added(use, indices)
-            self._stored(link, use, indices)
+            self._stored(link, use, indices, self._stock.added(use, indices))

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from shareflow.errors import ChannelError, TimeLimitError
+from shareflow.errors import ChannelError, RequestError, ShareflowError, TimeLimitError
 from shareflow.runtime.execution import Mailbox
 from shareflow.runtime.queue import Batch
 from shareflow.runtime.requests import Request
@@ -17,6 +17,11 @@ from shareflow.runtime.stock import Use
 from shareflow.runtime.store import Material
 
 _log = logging.getLogger(__name__)
+
+# Seconds after which a dealer that could not deal is asked again.
+_ASK_AGAIN = 10.0
+# How often a request is computed anew because material could not be used.
+_MOST_MISSES = 8
 
 
 class Leading(Serving):
@@ -27,6 +32,10 @@ class Leading(Serving):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._wanted: dict[Use, int] = {}  # asked of the dealer, not usable yet
+        self._cannot: dict[Use, tuple[float, str]] = {}  # since when, and why the dealer does not deal
+        self._heard: set[str] = set()  # graphs of which the follower told what it has
+        self._trouble = ""  # why material could not be taken, the last time
         threading.Thread(target=self._schedule, name="shareflow scheduler", daemon=True).start()
 
     @property
@@ -40,6 +49,11 @@ class Leading(Serving):
             "finished": self._peer_finished,
             "missing": self._peer_misses,
         }
+
+    def _lost(self, link: Any, text: str) -> None:
+        super()._lost(link, text)
+        if link.peer == self._other:
+            self._heard.clear()
 
     def _linked(self, link: Any) -> None:
         self._tell(link, {"type": "current", "version": self._version})
@@ -60,6 +74,8 @@ class Leading(Serving):
         """Queues a request that is complete at both servers. Holds the lock."""
         if request.complete and request.key in self._arrived and not request.over:
             del self._arrived[request.key]
+            if request.queued:
+                return
             replaced = self._queue.add(request)
             if replaced is not None:
                 text = f"Another request took the place of this one under label {request.label!r}."
@@ -103,7 +119,7 @@ class Leading(Serving):
                 if self._stopping:
                     return
                 try:
-                    self._expire()
+                    self._expire(self._settings.request_limit)
                     begun = self._start_one()
                     self._ask_dealer()
                 except Exception:
@@ -116,25 +132,36 @@ class Leading(Serving):
         window = self._settings.batch_window
         return min(window, 0.05) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else 0.25
 
-    def _expire(self) -> None:
-        limit, now = self._settings.request_limit, time.monotonic()
-        for request in [r for r in self._requests.values() if now - r.since > limit]:
-            if self._is_running(request):
-                continue
-            if not request.complete:
-                missing = "its input did not arrive here"
-            elif request in self._queue.requests():
-                missing = self._why_waiting(request)
-            else:
-                missing = f"its input did not arrive at {self._other}"
-            self._end(request, f"The request waited {limit:g} s: {missing}.", retry=True)
+    def _peer_has(self, link: Any, message: dict[str, Any]) -> None:
+        super()._peer_has(link, message)
+        with self._lock:
+            self._heard.add(str(message["graph"]))
+
+    def _became_usable(self, use: Use, count: int) -> None:
+        with self._lock:
+            if count:
+                self._wanted[use] = max(self._wanted.get(use, 0) - count, 0)
+                self._cannot.pop(use, None)
+            self._lock.notify_all()
+
+    def _cannot_deal(self, link: Any, message: dict[str, Any]) -> None:
+        super()._cannot_deal(link, message)
+        use = Use(str(message["graph"]), int(message["version"]))
+        with self._lock:
+            self._wanted.pop(use, None)
+            self._cannot[use] = time.monotonic(), str(message["text"])[:1000]
+            self._lock.notify_all()
 
     def _why_waiting(self, request: Request) -> str:
         if self._other not in self._links:
             return f"there is no link to {self._other}"
+        if not request.queued:
+            return f"its input did not arrive at {self._other}"
+        if self._trouble:
+            return self._trouble
         uses = [self._use(graph) for graph in self._manifest.entries[request.entry].variants]
         if not any(self._stock.usable(use) for use in uses):
-            told = [self._cannot[use] for use in uses if use in self._cannot]
+            told = [self._cannot[use][1] for use in uses if use in self._cannot]
             return "there is no material of the dealer" + (f" ({told[0]})" if told else "")
         if not self._queue.in_rows(request.entry):
             return "another party of the entry did not send its input under this label"
@@ -156,7 +183,13 @@ class Leading(Serving):
             for graph, _ in self._queue.variants(entry):
                 use = self._use(graph)
                 # What keeps state is rare, and its material is worth waiting a moment for: none is taken ahead.
-                material = self._stock.next(use, ahead=not keeps)
+                try:
+                    material, self._trouble = self._stock.next(use, ahead=not keeps), ""
+                except ShareflowError as error:
+                    if str(error) != self._trouble:
+                        _log.error("material of %s cannot be used: %s", graph, error)
+                    self._trouble = f"{self._party} cannot use its material: {error}"
+                    return False
                 if material is not None:
                     self._lead(link, self._queue.take(entry, graph), use, material)
                     return True
@@ -169,12 +202,15 @@ class Leading(Serving):
             return
         for graph, info in self._manifest.graphs.items():
             use, entry = self._use(graph), self._manifest.entries[info.entry]
-            if (entry.uses and not self._version) or use in self._cannot:
+            # What the follower does not have as well is no stock.
+            if (entry.uses and not self._version) or graph not in self._heard:
                 continue
-            target = self._settings.target(self._manifest, graph)
-            missing = target - self._stock.count(use) - self._wanted.get(use, 0)
+            if use in self._cannot and time.monotonic() - self._cannot[use][0] < _ASK_AGAIN:
+                continue
+            target, usable = self._settings.target(self._manifest, graph), self._stock.usable(use)
+            missing = target - usable - self._wanted.get(use, 0)
             # Asked for in groups: half of the target may be used up before.
-            if missing > target // 2 or (missing > 0 and not self._stock.count(use)):
+            if missing > target // 2 or (missing > 0 and not usable):
                 message = {"type": "want", "graph": use.graph, "version": use.version, "count": missing}
                 if self._tell(link, message):
                     self._wanted[use] = self._wanted.get(use, 0) + missing
@@ -182,16 +218,18 @@ class Leading(Serving):
     def _lead(self, link: Any, batch: Batch, use: Use, material: Material) -> None:
         """Begins an execution at both servers. Holds the lock."""
         mailbox = Mailbox(self._programs[use.graph].part)
-        running = Running(material.index, batch, use.graph, use.version, mailbox)
+        running = Running(material.index, batch, use.graph, use.version, self._state, mailbox)
         self._running[material.index] = running
         rows = [[*row.request.key, row.number] for some in batch.rows.values() for row in some]
-        self._pool.submit(self._run_leading, running, material, link, rows)
-
-    def _run_leading(self, running: Running, material: Material, link: Any, rows: list[Any]) -> None:
-        began, outcome = time.perf_counter(), "error"
+        # Under the lock: the follower hears of executions and of changes of the state in the order they have here.
         begin = {"type": "begin", "index": running.index, "graph": running.graph, "version": running.version}
+        told = self._tell(link, {**begin, "rows": rows})
+        self._pool.submit(self._run_leading, running, material, link, told)
+
+    def _run_leading(self, running: Running, material: Material, link: Any, told: bool) -> None:
+        began, outcome = time.perf_counter(), "error"
         try:
-            if not self._tell(link, {**begin, "rows": rows}):
+            if not told:
                 raise ChannelError(f"The link to {self._other} was lost.")
             ends = self._compute(running, material, link)
             version = running.version
@@ -199,8 +237,8 @@ class Leading(Serving):
                 state = self._keep(running, ends)
                 self._await_follower(running)
                 version = running.index
-                self._switch(version, state)
-                self._tell(link, {"type": "commit", "index": running.index, "version": version})
+                commit = {"type": "commit", "index": running.index, "version": version}
+                self._switch(version, state, lambda: self._tell(link, commit))
                 dealer = self._links.get(self._manifest.protocol.dealer or "")
                 if dealer is not None:
                     self._tell(dealer, {"type": "current", "version": version})
@@ -209,13 +247,26 @@ class Leading(Serving):
         except UnusableMaterialError as error:
             outcome = "material"
             _log.warning("execution %d is computed anew: %s", running.index, error)
-            with self._lock:
-                self._queue.put_back(running.batch)
+            self._compute_anew(running, error, link)
         except Exception as error:
             self._fail(running, error, link)
         finally:
             self._done(running, outcome)
             self._metrics.execution_seconds.labels(running.graph).observe(time.perf_counter() - began)
+
+    def _compute_anew(self, running: Running, error: Exception, link: Any) -> None:
+        with self._lock:
+            for request in running.batch.requests:
+                request.misses += 1
+            # The queue was emptied with the link.
+            if self._links.get(self._other) is not link:
+                error = ChannelError(f"The link to {self._other} was lost.")
+            elif max(request.misses for request in running.batch.requests) > _MOST_MISSES:
+                error = RequestError(f"Material could not be used {_MOST_MISSES} times: {error}", retry=True)
+            else:
+                self._queue.put_back(running.batch)
+                return
+        self._fail(running, error, link)
 
     def _await_follower(self, running: Running) -> None:
         if not running.finished.wait(self._settings.execution_limit):

@@ -50,9 +50,14 @@ class Queue:
         return self._manifest.entries[entry].batched and len(self.parties(entry)) == 1
 
     def add(self, request: Request) -> Request | None:
-        """A request that is complete. Gives the one it replaces: of the same party, under the same label."""
+        """A request that is complete. Gives the one it replaces: of the same party, under the same label.
+
+        Rows of it that were computed before are left out.
+        """
+        request.queued = True
         if self.in_rows(request.entry):
-            self._rows[request.entry].extend(Row(request, number) for number in range(request.rows))
+            left = [number for number, part in enumerate(request.parts) if part is None]
+            self._rows[request.entry].extend(Row(request, number) for number in left)
             return None
         joined = self._partial[request.entry, request.label]
         before = joined.get(request.acts_as)
@@ -118,6 +123,15 @@ class Queue:
             self._rows[batch.entry].extendleft(reversed(rows))
         else:
             self._jobs[batch.entry].appendleft({party: rows[0].request for party, rows in batch.rows.items()})
+
+    def clear(self) -> None:
+        """Nothing waits any more; what did may be added again."""
+        for request in self.requests():
+            request.queued = False
+        self._partial.clear()
+        for entry in self._rows:
+            self._rows[entry].clear()
+            self._jobs[entry].clear()
 
     def requests(self) -> list[Request]:
         """All that wait."""

@@ -42,10 +42,15 @@ class Request:
     since: float = field(default_factory=time.monotonic)
     data: memoryview | None = None
     parts: list[bytes | None] = field(default_factory=list)  # of results, by row
+    progress: float = 0.0  # when it came, or a row of it was computed
     over: bool = False
+    queued: bool = False  # at the leader: both servers have its input
+    misses: int = 0  # at the leader: executions of it whose material could not be used
+    begun: set[int] = field(default_factory=set)  # at the follower: rows that the leader began
 
     def __post_init__(self) -> None:
         self.parts = [None] * self.rows
+        self.progress = self.since
 
     @property
     def complete(self) -> bool:

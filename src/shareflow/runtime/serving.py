@@ -27,7 +27,7 @@ from shareflow.runtime.cut import cut
 from shareflow.runtime.execution import LinkExchange, Mailbox
 from shareflow.runtime.intake import Intake
 from shareflow.runtime.metrics import Metrics
-from shareflow.runtime.part import PartProgram, tensors_of
+from shareflow.runtime.part import PartProgram, words_of
 from shareflow.runtime.party_config import ClientRights, ServingSettings
 from shareflow.runtime.plan import Plan
 from shareflow.runtime.queue import Batch, Queue
@@ -44,6 +44,10 @@ _log = logging.getLogger(__name__)
 _CONTROL_LIMIT = {"party": 8 << 20, "client": 1 << 16}
 # Executions and requests that ended, of which messages may still be on their way.
 _REMEMBERED = 4096
+# Requests of one link whose input is on its way, and answers that its client did not read yet.
+_MOST_ANNOUNCED = _MOST_UNREAD = 1024
+# Indices that one message may name.
+_MOST_INDICES = 1 << 22
 # A plan's index is an unsigned number of 64 bits, TensorFlow's a signed one.
 _WORD = 1 << 64
 
@@ -59,8 +63,14 @@ class Running:
     batch: Batch
     graph: str
     version: int
+    state: Mapping[str, tf.Tensor]  # of that version, which may be replaced meanwhile
     mailbox: Mailbox
     finished: threading.Event = field(default_factory=threading.Event)  # at the follower, as the leader learns
+
+    def fail(self, error: Exception) -> None:
+        """Ends it with an error, whatever it waits for."""
+        self.mailbox.fail(error)
+        self.finished.set()
 
 
 class UnusableMaterialError(ShareflowError):
@@ -76,7 +86,7 @@ class Serving(Role):
 
     # What the other server is told of a request that is over here.
     _over: str
-    # Whether clients hear of failed executions from this server: from one is enough.
+    # Whether clients hear from this server of executions that the other one ended.
     _tells_of_failures: bool
 
     def __init__(
@@ -101,15 +111,13 @@ class Serving(Role):
         self._lock = threading.Condition()
         self._links: dict[str, Any] = {}
         self._requests: dict[RequestKey, Request] = {}
-        self._answers: dict[tuple[Any, int], int] = {}  # bytes that a client's link still sends of a request
+        self._announced: dict[Any, dict[int, int]] = {}  # by client's link and request: bytes of input to come
         self._next_rows: dict[Any, int] = {}
         self._couriers: dict[Any, Courier] = {}
         self._arrived: OrderedDict[RequestKey, None] = OrderedDict()  # complete at the follower
         self._queue = Queue(manifest, settings.mix_clients)
         self._running: dict[int, Running] = {}
         self._ended: OrderedDict[int, Mailbox] = OrderedDict()
-        self._wanted: dict[Use, int] = {}
-        self._cannot: dict[Use, str] = {}
         self._version = store.current or 0
         self._state = self._read_state(self._version)
         self._stopping = False
@@ -131,6 +139,10 @@ class Serving(Role):
     @abc.abstractmethod
     def _input_is_here(self, request: Request) -> None:
         """A request's input has arrived."""
+
+    @abc.abstractmethod
+    def _why_waiting(self, request: Request) -> str:
+        """Why a request whose input is here was not computed. Holds the lock."""
 
     @abc.abstractmethod
     def _confirmation(self, request: Request, version: int) -> bytes | None:
@@ -168,13 +180,17 @@ class Serving(Role):
         deadline = time.monotonic() + grace
         with self._lock:
             self._stopping = True
+            text = f"{self._party} is stopping. Try again in a while."
             for request in [r for r in self._requests.values() if not self._is_running(r)]:
-                self._end(request, f"{self._party} is stopping. Try again in a while.", retry=True)
+                self._end(request, text, retry=True)
             self._lock.notify_all()
             while self._running and time.monotonic() < deadline:
                 self._lock.wait(min(0.1, max(deadline - time.monotonic(), 0)))
             for running in self._running.values():
-                running.mailbox.fail(ChannelError(f"{self._party} stopped."))
+                running.fail(ChannelError(f"{self._party} stopped."))
+            # Those of which only some rows were computed.
+            for request in list(self._requests.values()):
+                self._end(request, text, retry=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._intake.stop()
 
@@ -189,18 +205,22 @@ class Serving(Role):
                 raise PeerError(f"{link.peer} is no client of {self._party}.")
             with self._lock:
                 self._next_rows[link] = 0
+                self._announced[link] = {}
                 self._couriers[link] = Courier(link)
             return
         if link.peer not in self._peers():
             raise PeerError(f"{link.peer} is none of the parties that {self._party} computes with.")
         with self._lock:
             before = self._links.get(link.peer)
+            if before is not None:
+                # The peer noticed before this party did that the old link is dead.
+                self._lost(before, f"{link.peer} connected anew")
+                threading.Thread(target=before.close, args=(f"{link.peer} connected anew",), daemon=True).start()
             self._links[link.peer] = link
-        if before is not None:
-            before.close(f"{link.peer} connected anew")
         self._metrics.links.labels(link.peer).set(1)
         if link.peer == self._other:
-            for use in self._stock.uses():
+            # Of every graph, so that the leader knows when it has heard all.
+            for use in dict.fromkeys((*self._stock.uses(), *map(self._use, self._manifest.graphs))):
                 self._tell(link, self._have(use, self._stock.indices(use)))
         else:
             counts = [[*use, self._stock.count(use)] for use in self._stock.uses()]
@@ -218,28 +238,34 @@ class Serving(Role):
                     courier.stop()
                 for request in [r for r in self._requests.values() if r.link is link]:
                     self._end(request, "", retry=False, tell=False)
-                for key in [key for key in self._answers if key[0] is link]:
-                    del self._answers[key]
+                self._announced.pop(link, None)
             return
         with self._lock:
-            current = self._links.get(link.peer) is link
-            if current:
-                del self._links[link.peer]
-                self._metrics.links.labels(link.peer).set(0)
-            if link.peer == self._other and current:
-                self._stock.peer_lost()
-                self._arrived.clear()
-                for running in self._running.values():
-                    running.mailbox.fail(ChannelError(f"The link to {link.peer} was lost: {text}"))
-            self._lock.notify_all()
+            if self._links.get(link.peer) is link:
+                self._lost(link, text)
         if link.peer == self._manifest.protocol.dealer:
             self._intake.lost(link)
+
+    def _lost(self, link: Any, text: str) -> None:
+        """The link to a party is no longer used. Holds the lock."""
+        del self._links[link.peer]
+        self._metrics.links.labels(link.peer).set(0)
+        if link.peer == self._other:
+            self._stock.peer_lost()
+            self._arrived.clear()
+            # Those that still wait are queued anew when the follower says again that it has them.
+            self._queue.clear()
+            for running in self._running.values():
+                running.fail(ChannelError(f"The link to {link.peer} was lost: {text}"))
+        self._lock.notify_all()
 
     def _size_limit(self, link: Any, kind: FrameKind, execution: int, round_: int) -> int | None:
         if kind is FrameKind.CONTROL:
             return _CONTROL_LIMIT[link.role]
         if link.role == "client":
-            return self._answers.get((link, execution)) if round_ == 0 else None
+            # Asked once for each message: a second one is not expected.
+            with self._lock:
+                return self._announced.get(link, {}).pop(execution, None) if round_ == 0 else None
         if link.peer == self._other:
             mailbox = self._mailbox(execution)
             return None if mailbox is None else mailbox.admit(round_)
@@ -266,12 +292,12 @@ class Serving(Role):
             return
         message = _parsed(link, frame.payload)
         handlers = self._handlers(link)
-        handler = handlers.get(message.get("type", ""))
+        handler = handlers.get(str(message.get("type", "")))
         if handler is None:
             raise PeerError(f"{link.peer} sent a message of unknown type: {str(message.get('type'))[:40]!r}.")
         try:
             handler(link, message)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise PeerError(f"{link.peer} sent a message {message['type']!r} with a key missing or wrong.") from None
 
     def _handlers(self, link: Any) -> Handlers:
@@ -298,7 +324,7 @@ class Serving(Role):
         session, entry = str(message["session"]), str(message["entry"])
         acts_as, label = str(message["as"]), str(message["label"])
         key = RequestKey(link.peer, session, number)
-        if len(session) != 32 or len(label) > 200 or not 0 < number < 1 << 63:
+        if len(session) != 32 or len(label) > 200 or not 0 < number < 1 << 63 or not 0 <= first < 1 << 63:
             raise PeerError(f"{link.peer} sent a request with a malformed session, label or number.")
         if rows < 1 or rows > self._clients[link.peer].most_rows:
             limit = self._clients[link.peer].most_rows
@@ -311,10 +337,15 @@ class Serving(Role):
             if first < self._next_rows.get(link, 0):
                 raise PeerError(f"{link.peer} numbers a row {first} that it has used in this session: rows go up.")
             self._next_rows[link] = first + rows
-            if key in self._requests or (link, number) in self._answers:
+            announced, courier = self._announced[link], self._couriers[link]
+            if key in self._requests or number in announced:
                 raise PeerError(f"{link.peer} uses the number {number} for two requests.")
+            if len(announced) >= _MOST_ANNOUNCED:
+                raise PeerError(f"{link.peer} announced {len(announced)} requests without sending their input.")
+            if courier.unsent > _MOST_UNREAD:
+                raise PeerError(f"{link.peer} does not read what it is answered: {courier.unsent} answers wait.")
             if size:
-                self._answers[link, number] = size
+                announced[number] = size
             if refusal is None:
                 self._requests[key] = request
                 self._metrics.waiting_rows.inc(rows)
@@ -322,7 +353,8 @@ class Serving(Role):
             reason, text, retry = refusal
             self._metrics.refused.labels(reason).inc()
             _log.warning("refused a request of %s: %s", link.peer, text)
-            self._tell(link, {"type": "error", "request": number, "text": text, "retry": retry})
+            with self._lock:
+                self._tell_error(link, number, text, retry)
         elif not size:
             self._complete(request, memoryview(b""))
 
@@ -343,7 +375,9 @@ class Serving(Role):
             return "state", f"Entry {entry!r} uses state that nobody has loaded yet. Load it, then try again.", True
         with self._lock:
             waiting = [r for r in self._requests.values() if not r.over]
-        if sum(r.rows for r in waiting if r.key.client == client) + rows > rights.most_waiting:
+            # Answers that a client does not fetch take up memory as requests do.
+            unread = sum(courier.rows for link, courier in self._couriers.items() if link.peer == client)
+        if sum(r.rows for r in waiting if r.key.client == client) + unread + rows > rights.most_waiting:
             return "waiting", f"At most {rights.most_waiting} rows of {client} wait at once. Send fewer.", True
         if sum(r.rows for r in waiting) + rows > self._settings.most_waiting_rows:
             return "overload", f"{self._party} has too much waiting. Try again in a while.", True
@@ -353,7 +387,6 @@ class Serving(Role):
 
     def _input(self, link: Any, number: int, payload: memoryview) -> None:
         with self._lock:
-            self._answers.pop((link, number), None)
             found = [r for r in self._requests.values() if r.link is link and r.key.number == number]
         for request in found:
             self._complete(request, payload)
@@ -379,9 +412,24 @@ class Serving(Role):
         self._metrics.waiting_rows.dec(request.rows)
         self._arrived.pop(request.key, None)
         if tell:
-            self._tell(request.link, {"type": "error", "request": request.key.number, "text": text, "retry": retry})
+            self._tell_error(request.link, request.key.number, text, retry)
         self._tell_other({"type": self._over, **request.key._asdict()})
         self._lock.notify_all()
+
+    def _tell_error(self, link: Any, number: int, text: str, retry: bool) -> None:
+        """Ends a request at its client. Holds the lock."""
+        courier = self._couriers.get(link)
+        if courier is not None:
+            message = {"type": "error", "request": number, "text": text, "retry": retry}
+            courier.put(number, 0, (), json.dumps(message).encode())
+
+    def _expire(self, limit: float) -> None:
+        """Ends requests of which nothing was computed for so long. Holds the lock."""
+        now = time.monotonic()
+        for request in [r for r in self._requests.values() if now - r.progress > limit]:
+            if not self._is_running(request):
+                missing = self._why_waiting(request) if request.complete else "its input did not arrive here"
+                self._end(request, f"The request waited {limit:g} s: {missing}.", retry=True)
 
     def _is_running(self, request: Request) -> bool:
         return any(request in running.batch.requests for running in self._running.values())
@@ -392,6 +440,7 @@ class Serving(Role):
             for party, rows in batch.rows.items():
                 for position, row in enumerate(rows):
                     row.request.parts[row.number] = results[party][position] if party in results else b""
+                    row.request.progress = time.monotonic()
             answered = [r for r in batch.requests if r.answered and not r.over]
             for request in answered:
                 request.over = True
@@ -401,7 +450,7 @@ class Serving(Role):
                 courier = self._couriers.get(request.link)
                 if courier is not None:
                     parts = [part for part in request.parts if part]
-                    courier.put(request.key.number, parts, self._confirmation(request, version))
+                    courier.put(request.key.number, request.rows, parts, self._confirmation(request, version))
                     self._metrics.bytes_sent.labels("client").inc(sum(map(len, parts)))
 
     # --- material ----------------------------------------------------------------------------------------------
@@ -417,39 +466,38 @@ class Serving(Role):
         use = Use(str(message["graph"]), int(message["version"]))
         self._intake.announce(link, use, int(message["index"]), int(message["bytes"]))
 
-    def _material_stored(self, link: Any, use: Use, indices: list[int]) -> None:
+    def _material_stored(self, link: Any, use: Use, indices: list[int], usable: int) -> None:
         self._tell(link, {"type": "stored", "indices": indices})
         self._tell_other(self._have(use, indices))
         self._metrics.stock.labels(use.graph).set(self._stock.count(use))
-        self._no_longer_wanted(use, len(indices))
+        self._became_usable(use, usable)
 
     def _material_refused(self, link: Any, use: Use, index: int, text: str) -> None:
         _log.warning("could not keep material of %s: %s", use.graph, text)
+        # The dealer deals it anew, under another index: what the other server has of this one is of no use.
         self._tell(link, {"type": "refused", "index": index, "text": text})
-        self._no_longer_wanted(use, 1)
+        self._tell_other({"type": "spent", "indices": [index]})
 
-    def _no_longer_wanted(self, use: Use, count: int) -> None:
+    def _became_usable(self, use: Use, count: int) -> None:
+        """Both servers have material for so many executions more."""
         with self._lock:
-            self._wanted[use] = max(self._wanted.get(use, 0) - count, 0)
             self._lock.notify_all()
 
     def _cannot_deal(self, link: Any, message: dict[str, Any]) -> None:
-        use = Use(str(message["graph"]), int(message["version"]))
         text = str(message["text"])[:1000]
-        _log.error("%s cannot deal %s: %s", link.peer, use.graph, text)
-        with self._lock:
-            self._cannot[use] = text
-            self._lock.notify_all()
+        _log.error("%s cannot deal %s: %s", link.peer, message["graph"], text)
 
     def _peer_has(self, link: Any, message: dict[str, Any]) -> None:
         use = Use(str(message["graph"]), int(message["version"]))
-        indices = [i for first, last in message["indices"] for i in range(int(first), int(last) + 1)]
-        self._stock.peer_has(use, indices)
+        ranges = [(int(first), int(last)) for first, last in message["indices"]]
+        if sum(last - first + 1 for first, last in ranges) > _MOST_INDICES:
+            raise PeerError(f"{link.peer} says that it has material of more than {_MOST_INDICES} executions.")
+        indices = [index for first, last in ranges for index in range(first, last + 1)]
+        usable = self._stock.peer_has(use, indices)
         spent = self._stock.spent(indices)
         if spent:
             self._tell(link, {"type": "spent", "indices": spent})
-        with self._lock:
-            self._lock.notify_all()
+        self._became_usable(use, usable)
 
     def _peer_spent(self, link: Any, message: dict[str, Any]) -> None:
         self._stock.spend([int(index) for index in message["indices"]])
@@ -460,8 +508,7 @@ class Serving(Role):
         """This server's part of an execution. Raises what ends it."""
         program = self._programs[running.graph]
         part, single = program.part, self._programs[self._manifest.entries[running.batch.entry].variants[0]].part
-        state = self._state if running.version == self._version else self._read_state(running.version)
-        values = {tensor: state[f"{name}/{number}"] for tensor, (name, number, _) in part.state_in.items()}
+        values = {tensor: running.state[f"{name}/{number}"] for tensor, (name, number, _) in part.state_in.items()}
         for value, peer in part.keys:
             key = material.key if peer != self._other else link.key(_execution_key_info(running))
             values[value.tensor] = tf.constant(np.frombuffer(key, "<i8"))
@@ -469,7 +516,7 @@ class Serving(Role):
             signed = running.index if running.index < _WORD >> 1 else running.index - _WORD
             values[part.index.tensor] = tf.constant(signed, tf.int64)
         if part.corrections is not None:
-            values.update(tensors_of(part.corrections, material.payload))
+            values.update(words_of(part.corrections, material.payload))
         values.update(given_values(part, single, running.batch.rows))
         exchange = LinkExchange(link, running.index, running.mailbox, time.monotonic() + self._settings.execution_limit)
         ends = program.run(values, exchange)
@@ -483,7 +530,7 @@ class Serving(Role):
     def _keep(self, running: Running, ends: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Stores the state that an execution made; what it does not keep anew stays as it was."""
         part = self._programs[running.graph].part
-        state = dict(self._state) if running.version else {}
+        state = dict(running.state) if running.version else {}
         state.update({f"{name}/{number}": ends[tensor] for tensor, (name, number, _) in part.state_out.items()})
         self._store.put_state(
             running.index, {name: t.numpy() for name, t in state.items()}, based_on=running.version or None
@@ -493,15 +540,22 @@ class Serving(Role):
     def _read_state(self, version: int) -> dict[str, tf.Tensor]:
         return {name: tf.constant(array) for name, array in self._store.state(version).items()} if version else {}
 
-    def _switch(self, version: int, state: dict[str, tf.Tensor]) -> None:
-        """From now on executions use this state."""
+    def _switch(self, version: int, state: dict[str, tf.Tensor], announce: Callable[[], Any] = lambda: None) -> None:
+        """From now on executions use this state.
+
+        ``announce`` tells of it: no execution begins between that and the change.
+        """
         self._store.set_current(version)
         with self._lock:
+            announce()
             before, self._version, self._state = self._version, version, state
+            kept = {version, *self._running}
             self._lock.notify_all()
         if before and before != version:
             self._stock.discard(before)
-            self._store.drop_state(before)
+        # Also what executions left that failed after they had stored it.
+        for old in [old for old in self._store.versions() if old not in kept]:
+            self._store.drop_state(old)
         _log.info("state version %d is in use", version)
 
     def _done(self, running: Running, outcome: str) -> None:
@@ -519,12 +573,11 @@ class Serving(Role):
             running = self._running.get(int(message["index"]))
         if running is not None:
             text = str(message["text"])[:1000]
-            running.mailbox.fail(UnusableMaterialError(text) if message["material"] else PeerAborted(link.peer, text))
-            running.finished.set()
+            running.fail(UnusableMaterialError(text) if message["material"] else PeerAborted(link.peer, text))
 
     def _fail(self, running: Running, error: Exception, link: Any) -> None:
         text, retry = _told(error, self._party)
-        if not isinstance(error, (PeerAborted, ChannelError)):
+        if not isinstance(error, (PeerAborted, ChannelError)) or isinstance(error, PeerError):
             _log.error("execution %d of %s failed: %s", running.index, running.graph, text)
             if not isinstance(error, ShareflowError):
                 _log.debug("the error was", exc_info=error)
@@ -533,8 +586,10 @@ class Serving(Role):
             _log.warning("execution %d of %s was aborted: %s", running.index, running.graph, text)
         with self._lock:
             self._running.pop(running.index, None)
+            # Where the leader ended the execution it tells the clients; otherwise it may have finished its part.
+            tell = self._tells_of_failures or not isinstance(error, PeerAborted)
             for request in running.batch.requests:
-                self._end(request, text, retry=retry, tell=self._tells_of_failures)
+                self._end(request, text, retry=retry, tell=tell)
 
 
 class PeerAborted(ShareflowError):  # noqa: N818 - it says what happened

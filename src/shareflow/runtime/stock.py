@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from shareflow.errors import RandomnessError, StoreError
 from shareflow.runtime.store import Material, Store
+
+_log = logging.getLogger(__name__)
 
 
 class Use(NamedTuple):
@@ -43,15 +47,19 @@ class Stock:
         with self._lock:
             return sorted(self._own[use] | {material.index for material in self._ready[use]})
 
-    def added(self, use: Use, indices: Iterable[int]) -> None:
-        """New material is in the store."""
+    def added(self, use: Use, indices: Iterable[int]) -> int:
+        """New material is in the store; gives how much of it the other server has too."""
+        new = set(indices)
         with self._lock:
-            self._own[use].update(indices)
+            self._own[use] |= new
+            return len(self._peer[use] & new)
 
-    def peer_has(self, use: Use, indices: Iterable[int]) -> None:
-        """The other server has this material."""
+    def peer_has(self, use: Use, indices: Iterable[int]) -> int:
+        """The other server has this material; gives for how many executions more both have it now."""
         with self._lock:
+            before = self.usable(use)
             self._peer[use].update(indices)
+            return self.usable(use) - before
 
     def spent(self, indices: Iterable[int]) -> list[int]:
         """Which of these can no longer be used here, because they were."""
@@ -77,7 +85,10 @@ class Stock:
     def next(self, use: Use, ahead: bool) -> Material | None:
         """Takes material that both servers have, the oldest first; None where there is none.
 
-        With ``ahead`` more is taken in the same go, for the next executions.
+        With ``ahead`` more is taken in the same go, for the next executions. A record that is damaged is passed over.
+
+        Raises:
+            StoreError: nothing can be taken: the disk does not record what is spent.
         """
         with self._lock:
             ready = self._ready[use]
@@ -86,15 +97,20 @@ class Stock:
                     ready.remove(material)
                     self._peer[use].discard(material.index)
                     return material
-            taken = self._take(use, heapq.nsmallest(self._ahead if ahead else 1, self._own[use] & self._peer[use]))
-            if not taken:
-                return None
-            ready.extend(taken[1:])
-            self._peer[use].discard(taken[0].index)
-            return taken[0]
+            while both := self._own[use] & self._peer[use]:
+                taken = self._take(use, heapq.nsmallest(self._ahead if ahead else 1, both))
+                if taken:
+                    ready.extend(taken[1:])
+                    self._peer[use].discard(taken[0].index)
+                    return taken[0]
+            return None
 
     def exactly(self, use: Use, index: int, ahead: bool) -> Material | None:
-        """Takes the material of one index, as the other server chose it; None where it is not here."""
+        """Takes the material of one index, as the other server chose it; None where it is not here, or damaged.
+
+        Raises:
+            StoreError: nothing can be taken: the disk does not record what is spent.
+        """
         with self._lock:
             for material in self._ready[use]:
                 if material.index == index:
@@ -105,6 +121,8 @@ class Stock:
             more = self._ahead if ahead else 1
             later = heapq.nsmallest(more - 1, (i for i in self._own[use] if i > index)) if ahead else []
             taken = self._take(use, [index, *later])
+            if not taken:
+                return None
             self._ready[use].extend(taken[1:])
             return taken[0]
 
@@ -127,12 +145,23 @@ class Stock:
         self._store.discard(version)
 
     def _take(self, use: Use, indices: list[int]) -> list[Material]:
-        if not indices:
+        """Takes the first of these, and more if it can; none where the first is damaged, which spends it."""
+        try:
+            # One record tells the size of all: a graph's material has one size.
+            taken = self._store.take(use.graph, use.version, indices[:1])
+        except (StoreError, RandomnessError) as error:
+            # Where this fails too it is not the record's fault.
+            self._store.spend(indices[:1])
+            self._own[use].discard(indices[0])
+            _log.error("material of execution %d is passed over: %s", indices[0], error)
             return []
-        # One record tells the size of all: a graph's material has one size.
-        first = self._store.take(use.graph, use.version, indices[:1])
-        room = max(self._ahead_bytes // max(len(first[0].payload), 1) - 1, 0)
+        self._own[use].discard(indices[0])
+        room = max(self._ahead_bytes // max(len(taken[0].payload), 1) - 1, 0)
         rest = indices[1:][:room]
-        taken = first + (self._store.take(use.graph, use.version, rest) if rest else [])
-        self._own[use] -= {material.index for material in taken}
+        if rest:
+            try:
+                taken += self._store.take(use.graph, use.version, rest)
+            except (StoreError, RandomnessError) as error:
+                _log.warning("no material of %s is taken ahead: %s", use.graph, error)
+            self._own[use] -= {material.index for material in taken}
         return taken
