@@ -1,5 +1,6 @@
 """Commands of parties on their own: files they write, mistakes they name, and three parties that predict."""
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -248,7 +249,12 @@ def test_a_signal_stops_a_party_and_a_second_one_at_once(files, signals):
     text = configuration("dealer").replace('data = "', 'health = "127.0.0.1:0"\ngrace = 30\ndata = "signal-')
     (files / "signal.toml").write_text(text)
     command = [sys.executable, "-m", "shareflow_command", "party", "--config", files / "signal.toml"]
-    with subprocess.Popen([*command, "--log-format", "text"], stderr=subprocess.PIPE, text=True) as party:
+    with (
+        subprocess.Popen([*command, "--log-format", "text"], stderr=subprocess.PIPE, text=True) as party,
+        contextlib.ExitStack() as end,
+    ):
+        # Whatever fails below: the process must not be waited for.
+        end.callback(party.kill)
         lines = []
         for line in party.stderr:
             lines.append(line)

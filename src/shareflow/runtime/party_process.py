@@ -28,6 +28,8 @@ from shareflow.runtime.store import Store
 
 _log = logging.getLogger(__name__)
 
+# Seconds after which the main thread looks whether a signal came.
+_LOOK = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -121,7 +123,9 @@ class PartyProcess:
 
         before = {signum: signal.signal(signum, on_signal) for signum in _SIGNALS}
         try:
-            asked.wait()
+            # Not without end: a signal that another thread of the process takes does not wake this one.
+            while not asked.wait(_LOOK):
+                pass
             name = signal.Signals(number).name
             _log.info("%s: stopping within %g s; another signal stops at once", name, self.config.grace)
             self.close(self.config.grace)
