@@ -13,7 +13,6 @@ import shareflow_client
 from shareflow.ring import kernels
 
 CLIENT = Path(shareflow_client.__file__).parents[1]
-CLIENT = Path(shareflow_client.__file__).parents[1]
 PACKAGE = Path(shareflow.__file__).parent
 REPORT = "from shareflow.ring import kernels; print('set:', kernels.instruction_set())"
 WORK = """
@@ -27,7 +26,8 @@ print('done')
 
 def run(code: str, path: Path = PACKAGE.parent, **environment: str) -> subprocess.CompletedProcess[str]:
     keep = {name: value for name, value in os.environ.items() if not name.startswith("SHAREFLOW_")}
-    variables = {**keep, "PYTHONPATH": os.pathsep.join((str(path), str(CLIENT))), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    paths = os.pathsep.join((str(path), str(CLIENT)))
+    variables = {**keep, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120)
 
 
