@@ -7,8 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-
-from shareflow_client.wire import FrameKind
 from tests.runtime.faults.trio import (
     CLIENTS,
     FOLLOWER,
@@ -20,6 +18,8 @@ from tests.runtime.faults.trio import (
     rights,
     trio,
 )
+
+from shareflow_client.wire import FrameKind
 
 X = np.array([[1.0, 2.0]], np.float32)
 

@@ -11,6 +11,7 @@ import time
 from functools import cache
 
 import numpy as np
+from tests.runtime.faults.fake_links import GUARD, joined
 
 import shareflow as sf
 from shareflow.planning import Entry, Input, plan
@@ -24,7 +25,6 @@ from shareflow.runtime.store import Store
 from shareflow_client.entry_rows import EntryRows
 from shareflow_client.link import Callbacks
 from shareflow_client.wire import FrameKind
-from tests.runtime.faults.fake_links import GUARD, joined
 
 LEADER, FOLLOWER, DEALER = "server0", "server1", "dealer"
 SERVERS = (LEADER, FOLLOWER)
@@ -137,7 +137,10 @@ class Trio:
 
     def load(self, weights=WEIGHTS):
         with self.client("owner", acts_as="owner") as owner:
-            return owner.call("load", {"w": weights})[1]
+            version = owner.call("load", {"w": weights})[1]
+        # The leader's promise holds; that the follower knows too spares the next request a refusal.
+        eventually(lambda: self.roles[FOLLOWER].status()["state_version"] == version)
+        return version
 
 
 @contextlib.contextmanager
