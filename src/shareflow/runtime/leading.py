@@ -18,6 +18,8 @@ from shareflow.runtime.store import Material
 
 _log = logging.getLogger(__name__)
 
+# Seconds between looks at what needs no haste.
+_LOOK = 0.05
 # Seconds after which a dealer that could not deal is asked again.
 _ASK_AGAIN = 10.0
 # How often a request is computed anew because material could not be used.
@@ -90,7 +92,8 @@ class Leading(Serving):
             request = self._requests.get(key)
             if request is not None:
                 self._enqueue(request)
-            self._lock.notify_all()
+                # At once, and not when the scheduler has woken up.
+                self._start()
 
     def _peer_gone(self, link: Any, message: dict[str, Any]) -> None:
         key = request_key(message)
@@ -113,24 +116,34 @@ class Leading(Serving):
             running.finished.set()
 
     def _schedule(self) -> None:
-        """Starts executions as requests, material and threads allow; asks the dealer for more."""
+        """Starts what could not be started when it came; now and then looks for requests out of time and for stock."""
+        look = 0.0
         while True:
             with self._lock:
                 if self._stopping:
                     return
-                try:
-                    self._expire(self._settings.request_limit)
-                    begun = self._start_one()
-                    self._ask_dealer()
-                except Exception:
-                    _log.exception("the scheduler failed; it goes on")
-                    begun = False
+                begun = self._start()
+                if time.monotonic() >= look:
+                    look = time.monotonic() + _LOOK
+                    try:
+                        self._expire(self._settings.request_limit)
+                        self._ask_dealer()
+                    except Exception:
+                        _log.exception("the scheduler failed; it goes on")
                 if not begun:
                     self._lock.wait(self._pause())
 
+    def _start(self) -> bool:
+        """Begins an execution if one can begin. Holds the lock."""
+        try:
+            return self._start_one()
+        except Exception:
+            _log.exception("an execution could not begin; others can")
+            return False
+
     def _pause(self) -> float:
         window = self._settings.batch_window
-        return min(window, 0.05) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else 0.25
+        return min(window, _LOOK) if window and any(self._queue.waiting(e) for e in self._manifest.entries) else _LOOK
 
     def _peer_has(self, link: Any, message: dict[str, Any]) -> None:
         super()._peer_has(link, message)
@@ -170,7 +183,7 @@ class Leading(Serving):
     def _start_one(self) -> bool:
         """Begins one execution if it can. Holds the lock."""
         link = self._links.get(self._other)
-        if link is None or len(self._running) >= self._settings.parallel:
+        if link is None or self._stopping or len(self._running) >= self._settings.parallel:
             return False
         entries = [entry for entry in self._manifest.entries if self._queue.waiting(entry)]
         for entry in sorted(entries, key=self._queue.oldest):
