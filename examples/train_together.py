@@ -74,7 +74,7 @@ def main() -> None:
     """Trains and predicts, and the same in the clear beside it."""
     plan = make_plan()
     print(f"fingerprint {plan.fingerprint}")
-    columns, ill = patients(6 * BATCH)
+    columns, ill = patients(4 * BATCH)
     clear = np.zeros((4, 1))
 
     with sf.Session() as session:
