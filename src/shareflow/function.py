@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from shareflow.audit.cost import Cost, cost_of
 from shareflow.audit.view import Audit, audit
-from shareflow.errors import PlanError, RandomnessError, ShapeError
+from shareflow.errors import PlacementError, PlanError, RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
 from shareflow.protocol.protocol import Protocol
@@ -136,7 +136,7 @@ class Traced:
             first, count = self.audit.findings[0], len(self.audit.findings)
             raise PlanError(
                 f"What crosses between machines passes the audit first; this program has {count} findings, such as "
-                f"{first.where}, for {first.party or 'all'}: {first.why}. See Function.audit; one process still runs it."
+                f"{first.where}, for {first.party or 'all'}: {first.why}. See Function.audit; one process runs it."
             )
         return runtime.run(self.program, values)
 
