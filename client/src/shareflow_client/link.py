@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from queue import SimpleQueue
 
-from shareflow_client import wire
+from shareflow_client import __version__, wire
 from shareflow_client.errors import ChannelError, ConfigError, PeerError
 from shareflow_client.handshake import Handshake, Session, decode_hello
 from shareflow_client.tls import (
@@ -66,14 +65,6 @@ class LinkSettings:
         for name in ("dead_after", "queue_bytes", "most_unfinished", "drain"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} of a link is above zero, it is {getattr(self, name)}")
-
-
-def software_version() -> str:
-    """The version of this software, told to the peer for its log."""
-    try:
-        return metadata.version("shareflow-client")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 class Link:
@@ -460,7 +451,7 @@ def dial(
             role=identity.role,
             fingerprint=plan,
             certificate=fingerprint(identity.certificate()),
-            software=software_version(),
+            software=__version__,
         )
         link.post(FrameKind.HELLO, mine.mine.encode())
         theirs = decode_hello(link.receive(incoming, FrameKind.HELLO), identity.name)

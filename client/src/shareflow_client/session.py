@@ -273,7 +273,7 @@ class Session:
         number, retry = _whole(link, message, "request"), message.get("retry")
         if not isinstance(retry, bool):
             raise PeerError(f"An error says whether to retry, true or false; that of {link.peer} does not.")
-        text = f"{link.peer} did not answer request {number}: {_text(link, message)}"
+        text = f"{link.peer} could not do request {number}: {_text(link, message)}"
         with self._lock:
             answer = self._answers.get(number)
             if answer is not None and answer.links.get(link.peer) is link:

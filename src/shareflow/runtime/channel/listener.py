@@ -16,9 +16,10 @@ from typing import Any
 
 from cryptography import x509
 
+from shareflow_client import __version__
 from shareflow_client.errors import ChannelError
 from shareflow_client.handshake import Handshake, Session, decode_hello
-from shareflow_client.link import METHOD, SERVICE, Callbacks, Link, LinkSettings, options, software_version
+from shareflow_client.link import METHOD, SERVICE, Callbacks, Link, LinkSettings, options
 from shareflow_client.tls import Identity, Trusted, fingerprint, grpc, identify, require_tls13, server_credentials
 from shareflow_client.wire import FrameKind
 
@@ -160,7 +161,7 @@ class Listener:
             role=self._identity.role,
             fingerprint=self._plan,
             certificate=self._certificate,
-            software=software_version(),
+            software=__version__,
         )
         mine.receive(theirs)
         link.post(FrameKind.HELLO, mine.mine.encode())
