@@ -85,7 +85,8 @@ class Deployment:
 
     def _identity(self, name: str) -> str:
         key = self.directory / name / f"{name}.key"
-        return f'name = "{name}"\nplan = "{self.plan}"\ncertificate = "{self._certificate(name)}"\nprivate_key = "{key}"\n'
+        own = f'certificate = "{self._certificate(name)}"\nprivate_key = "{key}"\n'
+        return f'name = "{name}"\nplan = "{self.plan}"\n{own}'
 
     def _peers(self, table: str, names: Sequence[str]) -> str:
         found = []
@@ -96,7 +97,8 @@ class Deployment:
 
     def _party(self, party: str) -> str:
         text = self._identity(party)
-        text += f'data = "{self.directory / party / "data"}"\nstorage_key = "{self.directory / party / "storage.key"}"\n'
+        own = self.directory / party
+        text += f'data = "{own / "data"}"\nstorage_key = "{own / "storage.key"}"\n'
         text += f'health = "127.0.0.1:{self.health[party]}"\n'
         if party in self.ports:
             text += f'listen = "{self.host(party)}:{self.ports[party]}"\n'
@@ -133,7 +135,8 @@ class Deployment:
         for party in self.processes:
             while '"lost"' in (state := self.status(party)) or '"connected"' not in state:
                 if self.processes[party].poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{party} is not linked to the others: {state}\n{self.log(party).read_text()[-3000:]}")
+                    end = self.log(party).read_text()[-3000:]
+                    raise RuntimeError(f"{party} is not linked to the others: {state}\n{end}")
                 time.sleep(0.1)
 
     def status(self, party: str) -> str:
@@ -151,7 +154,9 @@ class Deployment:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.health[party]}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
-    def run(self, *arguments: str, prefix: Sequence[str] = (), timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, prefix: Sequence[str] = (), timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
         """A shareflow command, its output taken."""
         return subprocess.run(
             [*prefix, sys.executable, "-m", "shareflow_command", *arguments],
