@@ -35,7 +35,7 @@
 enum {
     MOST_ENDS = 16,
     MOST_PACKET = 1 << 17,
-    LINE_BYTES = 64 << 20,
+    LINE_BYTES = 16 << 20,
     /* preamble 8, Ethernet header 14, check sequence 4, gap between frames 12 */
     FRAME_BYTES = 38,
     BURST = 32,

@@ -61,7 +61,9 @@ TARGET_DEVIATION = 0.25
 
 _ENTRY, _CLIENT, _OWNER = "predict", "client", "model_owner"
 _ONE = f"{_ENTRY}@1"
-_BATCH = 8
+_BATCHES = (1, 8)
+# One full batch after the other: an execution of eight rows takes as long with three of them.
+_SERVING = "parallel = 1\nbatch_window = 0.02"
 _SLOW_START = Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle")
 _BEGIN, _END = "<!-- begin: figures of benchmarks.network -->", "<!-- end -->"
 
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failure = None
     try:
         with tempfile.TemporaryDirectory(prefix="shareflow-network-") as folder:
-            for letter in options.models:
+            for letter in options.models if chosen else ():
                 with console.status(f"network {letter}: compiling"):
                     subject = prepared(letter, Path(folder))
                 computing = None
@@ -291,6 +293,7 @@ def measure_singles(
             network,
             *("latency", str(parties.config("client")), str(subject.inputs)),
             *("--count", str(count), "--warm-ups", str(WARM_UPS), "--results", str(results)),
+            *("--pause", str(options.pause)),
         )
         sent = [after - earlier for after, earlier in zip(sent_bytes(parties), before, strict=True)]
     planned = subject.cost.bytes_by_link(False)
@@ -330,10 +333,11 @@ def measure_singles(
 
 def measure_many(letter: str, folder: Path, options: argparse.Namespace) -> Many:
     """Times predictions that clients ask for side by side, on loopback, rows of different clients going together."""
-    subject = prepared(letter, folder, (1, _BATCH))
+    subject = prepared(letter, folder, _BATCHES)
     clients = [f"client{number}" for number in range(options.clients)]
-    # Material for twice the target; what is missing then would show as an error.
-    stock = {f"{_ENTRY}@{_BATCH}": int(2.5 * TARGET_RATE * options.seconds / _BATCH), _ONE: 20}
+    # Enough at three times the target with full batches, or at the target with batches of a third.
+    rows = 3 * TARGET_RATE * options.seconds
+    stock = {f"{_ENTRY}@{size}": max(int(rows / size), 20) for size in _BATCHES if size > 1} | {_ONE: 20}
     tables = f"[serving]\nmix_clients = true\n{options.serving}\n"
     with running(subject, clients, stock, folder, network=None, tables=tables) as parties:
         before = executions_of(parties)
@@ -424,7 +428,7 @@ def executions_of(parties: Parties) -> tuple[int, int]:
     """Rows that the leader has computed, and in how many executions."""
     text = parties.metrics(parties.servers[0])
     return int(metric(text, "shareflow_rows_total", entry=_ENTRY)), int(
-        sum(metric(text, "shareflow_executions_total", graph=f"{_ENTRY}@{n}", outcome="ok") for n in (1, _BATCH))
+        sum(metric(text, "shareflow_executions_total", graph=f"{_ENTRY}@{n}", outcome="ok") for n in _BATCHES)
     )
 
 
@@ -573,7 +577,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=_count, help=f"predictions timed; by network {COUNTS} if not said")
     parser.add_argument("--clients", type=_count, default=8, help="side by side, for the throughput of network C")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the throughput's measurement; 0 leaves it out")
-    parser.add_argument("--serving", default="batch_window = 0.005", help="more keys of both servers' [serving] there")
+    parser.add_argument("--serving", default=_SERVING, help="further lines of both servers' [serving] for it")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between one prediction and the next")
     parser.add_argument(
         "--slow-start-after-idle",
         action="store_true",

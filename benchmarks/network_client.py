@@ -32,13 +32,14 @@ def load(config: Path, weights: Path) -> dict[str, Any]:
         return {"seconds": time.perf_counter() - start}
 
 
-def latency(config: Path, inputs: Path, count: int, warm_ups: int, results: Path) -> dict[str, Any]:
-    """Predicts samples one by one, each after the one before; the seconds of each but the first ones."""
+def latency(config: Path, inputs: Path, count: int, warm_ups: int, results: Path, pause: float) -> dict[str, Any]:
+    """Predicts samples one by one, ``pause`` seconds between them; the seconds of each but the first ones."""
     images = np.load(inputs)
     seconds, found = [], []
     with Client(config) as client:
         for i in range(warm_ups + count):
             image = images[i % len(images)][None]
+            time.sleep(pause)
             start = time.perf_counter()
             scores = client.predict(image)
             if i >= warm_ups:
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--count", type=int, required=True)
     one.add_argument("--warm-ups", type=int, required=True)
     one.add_argument("--results", type=Path, required=True)
+    one.add_argument("--pause", type=float, default=0.0)
     one = commands.add_parser("throughput")
     one.add_argument("inputs", type=Path)
     one.add_argument("configs", type=Path, nargs="+")

@@ -402,6 +402,21 @@ def test_audit_proves_a_model_and_gives_it_to_scripts(model_file):
     assert views["server0"]["removed"] and not views["server0"]["learned"] and views["client"]["learned"]
 
 
+def test_audit_predicts_times_over_a_network(model_file):
+    network = ("--rtt", "0.04", "--bandwidth", "1e8", "--computing", "0.5")
+    assert "Predicted times" in run("audit", model_file, *network).output
+    report = json.loads(run("audit", model_file, "--json", *network).output)
+    (times,) = report["predicted"].values()
+    assert times["latency"] > 0 and times["computing"] == 0.5
+    assert times["seconds"] == pytest.approx(times["latency"] + times["transfer"] + 0.5)
+    assert "predicted" not in json.loads(run("audit", model_file, "--json").output)
+
+
+def test_a_network_without_a_bandwidth_is_refused(model_file):
+    refused = run("audit", model_file, "--rtt", "0.04")
+    assert refused.exit_code == 2
+
+
 def test_audit_of_no_model_is_an_error(tmp_path):
     failed = run("audit", tmp_path / "none.keras")
     assert failed.exit_code == 2

@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from shareflow.audit.cost import Cost
+from shareflow.audit.duration import Duration
 from shareflow.audit.finding import Finding
 from shareflow.audit.plan import GraphAudit, PlanAudit
 from shareflow.audit.view import Audit, View
@@ -72,6 +73,17 @@ def views_table(audit: Audit, cost: Cost) -> Table:
             _said(view),
             Text(_learned(view)),
         )
+    return table
+
+
+def times_table(times: Mapping[str, Duration]) -> Table:
+    """How long each graph takes over a network, in ms, by where the time goes."""
+    table = Table(title="Predicted times, material ready (docs/network.md)")
+    for header in ("graph", "latency ms", "transfer ms", "computing ms", "all ms"):
+        table.add_column(header, justify="left" if header == "graph" else "right")
+    for name, time in times.items():
+        parts = (time.latency, time.transfer, time.computing, time.seconds)
+        table.add_row(Text(name), *(f"{part * 1e3:,.1f}" for part in parts))
     return table
 
 

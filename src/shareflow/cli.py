@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from typer.core import TyperGroup
 
 from shareflow import cli_parties
@@ -17,6 +18,8 @@ from shareflow.errors import ShareflowError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from shareflow.audit.cost import Cost
 
 _PREDICT_EXAMPLES = (
     "**Examples**\n\n"
@@ -148,6 +151,8 @@ def demo(
     "`shareflow audit digits.plan` proves, from the graphs of a plan, what each party can learn, and that it does what "
     "it declares.\n\n"
     "`shareflow audit digits.keras` does the same for the graph of a prediction by a model.\n\n"
+    "`shareflow audit digits.plan --rtt 0.04 --bandwidth 1e8` also says how long predictions take over such a network."
+    "\n\n"
     "`shareflow audit digits.plan --json` gives it to scripts."
 )
 def audit(
@@ -155,15 +160,26 @@ def audit(
     batch_size: Annotated[int, typer.Option(min=1, help="Of a model: samples that are predicted together.")] = 1,
     full: Annotated[bool, typer.Option("--full", help="Show whole orders of removal, paths and layers.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/audit.md tells its fields.")] = False,
+    rtt: Annotated[float | None, typer.Option(min=0, help="Predict times: seconds of a round trip.")] = None,
+    bandwidth: Annotated[float | None, typer.Option(min=1, help="And bit/s between two parties, each way.")] = None,
+    computing: Annotated[float, typer.Option(min=0, help="And seconds of computing, if known.")] = 0.0,
 ) -> None:
     """Prove what each party of a private computation can learn, from its graphs alone; nothing is run.
 
     Exit status: 0 if all is proved, 1 if something is found, 2 if the file cannot be read.
     """
     from shareflow import audit_display
+    from shareflow.audit.duration import predicted
 
+    if (rtt is None) != (bandwidth is None):
+        text = "a network has both, a round-trip time and a bandwidth"
+        raise typer.BadParameter(text, param_hint="--rtt, --bandwidth")
     try:
-        passed, report, shown = _audited(file, batch_size, full)
+        passed, report, shown, costs = _audited(file, batch_size, full)
+        if rtt is not None and bandwidth is not None:
+            times = {n: predicted(c, rtt=rtt, bandwidth=bandwidth, computing=computing) for n, c in costs.items()}
+            report["predicted"] = {name: {**asdict(time), "seconds": time.seconds} for name, time in times.items()}
+            shown = Group(shown, "", audit_display.times_table(times))
     except ShareflowError as error:
         _complain(error)
         raise typer.Exit(2) from None
@@ -175,8 +191,8 @@ def audit(
         raise typer.Exit(1)
 
 
-def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, Any], Any]:
-    """Whether a plan or model passes, and the report on it for scripts and for people."""
+def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, Any], Any, dict[str, Cost]]:
+    """Whether a plan or model passes, the report on it for scripts and for people, and what its graphs cost."""
     import shareflow as sf
     from shareflow import audit_display
     from shareflow.audit.plan import graph_json
@@ -188,10 +204,12 @@ def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, A
         plan = Plan.read(file)
         checked = audited(plan)
         report = {"fingerprint": plan.fingerprint, **checked.to_json()}
-        return checked.passed, report, audit_display.plan_report(checked, plan.fingerprint, full)
+        costs = {graph.name: graph.cost for graph in checked.graphs}
+        return checked.passed, report, audit_display.plan_report(checked, plan.fingerprint, full), costs
     private = sf.private_model(load_model(file), owner=MODEL_OWNER)
     found, cost = private.audit(batch_size), private.cost(batch_size)
-    return found.passed, graph_json(found, cost), audit_display.graph_report(found, cost, full)
+    report, shown = graph_json(found, cost), audit_display.graph_report(found, cost, full)
+    return found.passed, report, shown, {f"batch of {batch_size}": cost}
 
 
 def _is_plan(file: Path) -> bool:

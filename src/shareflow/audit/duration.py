@@ -7,14 +7,17 @@ message along with that, and the two stay half a round trip apart until the end,
 
     seconds = (rounds + 2) * rtt / 2 + bits / bandwidth + computing,
 
-where the bits of a round are those of its largest message, as all lines are used at once.
+where the bits are those of the largest input, of the server that sends the other one more, and of the largest result:
+an opening is one message each way, and while one server's is under way so is the other's.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from shareflow.audit.cost import Cost
+from shareflow.party.send import Kind
 
 # Ethernet frames of 1500 bytes carry 1448 bytes of a TCP stream and take 1538 on the wire.
 _WIRE = 1538 / 1448
@@ -52,11 +55,10 @@ def predicted(cost: Cost, *, rtt: float, bandwidth: float, computing: float = 0.
             f"Times are zero or more, and a bandwidth is above zero; got rtt={rtt}, computing={computing}, "
             f"bandwidth={bandwidth}."
         )
-    lines: dict[int, dict[tuple[str, str], int]] = {}
+    lines: dict[Kind, Counter[tuple[str, str]]] = {}
     for message in cost.messages:
         if not message.offline:
-            line = lines.setdefault(message.round, {})
-            line[message.source, message.to] = line.get((message.source, message.to), 0) + message.bytes
+            lines.setdefault(message.kind, Counter())[message.source, message.to] += message.bytes
     size = sum(max(line.values()) for line in lines.values())
     ways = cost.rounds + _BEGINNING if lines else 0
     return Duration(ways * rtt / 2, 8 * size * _WIRE / bandwidth, computing)
