@@ -12,9 +12,12 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
+import statistics
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -145,6 +148,33 @@ class Network:
             enter = self.prefix(name)
             _run(*enter, "ip", "address", "add", f"{self.address(name)}/24", "dev", _DEVICE)
             _run(*enter, "ip", "link", "set", _DEVICE, "txqueuelen", "10000", "up")
+
+    def round_trip(self, source: str, to: str, count: int = 50) -> float:
+        """Median seconds of a byte from one namespace to another and back, once the processors have come to rest."""
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(self.inside(to, lambda: socket.create_server((self.address(to), 0))))
+            place = (self.address(to), listener.getsockname()[1])
+            near = stack.enter_context(self.inside(source, lambda: socket.create_connection(place, 10)))
+            far = stack.enter_context(listener.accept()[0])
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                end.settimeout(10)
+
+            def echo() -> None:
+                for _ in range(count):
+                    far.sendall(far.recv(1))
+
+            answering = threading.Thread(target=echo, name="echo", daemon=True)
+            answering.start()
+            seconds = []
+            for _ in range(count):
+                time.sleep(0.002)
+                start = time.perf_counter()
+                near.sendall(b"?")
+                near.recv(1)
+                seconds.append(time.perf_counter() - start)
+            answering.join()
+        return statistics.median(seconds)
 
     def lost(self) -> int:
         """Ends delaylink; the packets that found no room on their line. 0 where netem is used."""

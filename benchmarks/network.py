@@ -76,7 +76,8 @@ class BenchmarkError(Exception):
 class Single:
     """Predictions one by one: seconds at the client, and what the servers told each other in one of them.
 
-    ``messages`` and ``bytes`` are of one server to the other; ``predicted`` is None on loopback, where computing is
+    ``messages`` and ``bytes`` are of one server to the other; ``rtt`` is that of an echo between them before, 0 on
+    loopback; ``predicted`` is None on loopback, where computing is
     measured. ``load`` is the mean of running processes just before.
     """
 
@@ -91,6 +92,7 @@ class Single:
     messages: int
     bytes: int
     planned_bytes: int
+    rtt: float
     predicted: Duration | None
     load: float
 
@@ -278,9 +280,11 @@ def measure_singles(
     line, executions = LINES[name], count + WARM_UPS
     with contextlib.ExitStack() as stack:
         network = means = None
+        rtt = 0.0
         if line is not None:
             network = stack.enter_context(joined((*_servers(subject.plan), "client"), line))
             means = means_of(network)
+            rtt = network.round_trip(*_servers(subject.plan)[:2])
             if not options.slow_start_after_idle:
                 keep_window(network)
         parties = stack.enter_context(
@@ -312,7 +316,7 @@ def measure_singles(
     seconds = np.array(said["seconds"])
     forecast = None
     if line is not None and computing is not None:
-        forecast = predicted(subject.cost, rtt=line.rtt, bandwidth=line.bandwidth, computing=computing)
+        forecast = predicted(subject.cost, rtt=rtt, bandwidth=line.bandwidth, computing=computing)
     single = Single(
         network=name,
         model=subject.letter,
@@ -325,6 +329,7 @@ def measure_singles(
         messages=subject.messages,
         bytes=sent[0] // executions,
         planned_bytes=ways[0],
+        rtt=rtt,
         predicted=forecast,
         load=load,
     )
@@ -536,6 +541,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     by_network = {one["network"]: one["count"] for one in record["singles"]}
     counts = ", ".join(f"{count} on {name}" for name, count in by_network.items())
     made = f", lines by {record['means']}" if record["means"] else ""
+    echoes = {one["network"]: one["rtt"] for one in record["singles"] if one["rtt"]}
+    if echoes:
+        made += "; an echo took " + ", ".join(f"{rtt * 1e3:.2f} ms on {name}" for name, rtt in echoes.items())
     lines += ["", f"Measured on {record['date'][:10]}; predictions timed: {counts}{made}."]
     return "\n".join(lines)
 

@@ -108,7 +108,8 @@ def test_impossible_networks_are_refused(wrong):
 
 
 def single(name="WAN", median=0.4, forecast=None):
-    return Single(name, "C", 20, median, 0.39, 0.45, 1e-4, 18, 16, 1000, 1000, forecast, 0.1)
+    rtt = 0.0401 if name == "WAN" else 0.0
+    return Single(name, "C", 20, median, 0.39, 0.45, 1e-4, 18, 16, 1000, 1000, rtt, forecast, 0.1)
 
 
 def test_deviation_is_of_the_measured_time():
@@ -134,7 +135,7 @@ def test_markdown_has_measured_and_predicted_side_by_side():
     assert "| loopback | C | 12.3 | 390 to 450 |  |  |  |  |  |" in text
     assert "| WAN | C | 400 | 390 to 450 | 412 | 400 | 0.0 | 12.3 | +3% |" in text
     assert "157 predictions a second over 10 s" in text
-    assert "20 on loopback, 20 on WAN, lines by netem" in text
+    assert "20 on loopback, 20 on WAN, lines by netem; an echo took 40.10 ms on WAN." in text
 
 
 def test_only_the_block_of_a_page_is_rewritten():
@@ -248,6 +249,7 @@ def test_a_line_has_its_delay_and_rate_for_each_pair():
         # Neither can be faster than the line; how much slower is the machine's affair.
         assert echo_seconds(made, "a", "b") >= 0.1
         assert 0.1 <= echo_seconds(made, "c", "a") < 0.3
+        assert 0.1 <= made.round_trip("b", "c", 3) < 0.3
         assert 0.4 + 0.05 <= transfer_seconds(made, "a", "c", 1_000_000) < 3
 
 
