@@ -324,8 +324,9 @@ class Serving(Role):
         session, entry = str(message["session"]), str(message["entry"])
         acts_as, label = str(message["as"]), str(message["label"])
         key = RequestKey(link.peer, session, number)
-        if len(session) != 32 or len(label) > 200 or not 0 < number < 1 << 63 or not 0 <= first < 1 << 63:
-            raise PeerError(f"{link.peer} sent a request with a malformed session, label or number.")
+        numbered = 0 < number < 1 << 63 and 0 <= first < 1 << 63
+        if len(session) != 32 or max(map(len, (label, entry, acts_as))) > 200 or not numbered:
+            raise PeerError(f"{link.peer} sent a request with a malformed session, name, label or number.")
         if rows < 1 or rows > self._clients[link.peer].most_rows:
             limit = self._clients[link.peer].most_rows
             raise PeerError(f"A request of {link.peer} has 1 to {limit} rows; got {rows}. Ask in smaller requests.")

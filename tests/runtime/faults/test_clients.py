@@ -87,6 +87,7 @@ BAD = {
     "number has 10000 digits": submit().replace(b'"request": 1', b'"request": ' + b"9" * 10_000),
     "session is short": submit(session="00"),
     "label is long": submit(label="x" * 201),
+    "entry is long": submit(entry="x" * 201),
     "first row is negative": submit(first_row=-1),
     "first row is large": submit(first_row=1 << 63),
     "cancel without number": b'{"type":"cancel"}',
