@@ -587,6 +587,8 @@ class Serving(Role):
             _log.warning("execution %d of %s was aborted: %s", running.index, running.graph, text)
         with self._lock:
             self._running.pop(running.index, None)
+            # At once: a late message of it is no fault of the peer.
+            self._ended[running.index] = running.mailbox
             # Where the leader ended the execution it tells the clients; otherwise it may have finished its part.
             tell = self._tells_of_failures or not isinstance(error, PeerAborted)
             for request in running.batch.requests:

@@ -65,8 +65,8 @@ class FakeLink:
             kind, execution, round_, payload = item
             try:
                 limit = self.callbacks.size_limit(self, kind, execution, round_)
-                fits = limit is not None and (len(payload) == limit if kind is FrameKind.DATA else len(payload) <= limit)
-                if not fits:
+                exact = kind is FrameKind.DATA
+                if limit is None or not (len(payload) == limit if exact else len(payload) <= limit):
                     raise PeerError(f"{kind.name} of {execution}, round {round_}: {len(payload)} bytes, not {limit}")
                 self.callbacks.on_frame(self, Frame(kind, execution, round_, memoryview(payload)))
             except PeerError as error:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from benchmarks.deployment import Deployment
 
 import shareflow as sf
-from benchmarks.deployment import Deployment
 from shareflow_client.client import Client
 from shareflow_client.errors import ShareflowError
 
-GUARD = 60.0
+GUARD = 40.0
 RUNNER = Path(__file__).with_name("run_party.py")
 LEADER, FOLLOWER, DEALER = "server0", "server1", "dealer"
 SERVERS = (LEADER, FOLLOWER)

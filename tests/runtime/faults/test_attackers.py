@@ -9,13 +9,6 @@ import time
 
 import numpy as np
 import pytest
-
-import shareflow as sf
-from shareflow_client.client import Client
-from shareflow_client.client_config import load_config
-from shareflow_client.errors import ChannelError, ConfigError, RequestError, ShareflowError
-from shareflow_client.link import Callbacks, LinkSettings, dial
-from shareflow_client.wire import FrameKind
 from tests.runtime.channel.pairs import identity
 from tests.runtime.faults.parties import (
     DEALER,
@@ -29,6 +22,13 @@ from tests.runtime.faults.parties import (
     samples,
     tiny_model,
 )
+
+import shareflow as sf
+from shareflow_client.client import Client
+from shareflow_client.client_config import load_config
+from shareflow_client.errors import ChannelError, ConfigError, RequestError, ShareflowError
+from shareflow_client.link import Callbacks, LinkSettings, dial
+from shareflow_client.wire import FrameKind
 
 GROUPS = ("hospital", "clinic", "practice", "ward")
 
@@ -68,9 +68,8 @@ def dialed(dep, name="hospital", server=LEADER, callbacks=None, **changes):
     who = changes.pop("identity", config.identity())
     plan = changes.pop("plan", config.read_plan().fingerprint)
     settings = LinkSettings(dead_after=5.0, drain=1.0)
-    return dial(
-        str(chosen.address), who, chosen.trusted(), plan=plan, callbacks=callbacks or quiet(), settings=settings, **changes
-    )
+    callbacks = callbacks or quiet()
+    return dial(str(chosen.address), who, chosen.trusted(), plan=plan, callbacks=callbacks, settings=settings)
 
 
 def until_closed(link):
@@ -219,7 +218,7 @@ def test_many_connections_of_one_client(running):
 
 
 def crowd(running, count, seconds):
-    """So many clients ask for so long; every answer is right, everyone gets some, and what servers use stays bounded."""
+    """So many clients ask for so long: every answer is right, nobody starves, and what servers use stays bounded."""
     dep, model = running
     assert ask(dep, model) is None
     before = {server: dep.memory(server) for server in SERVERS}

@@ -304,8 +304,9 @@ def test_a_label_is_taken_by_the_last_who_gives_it(three, ann):
 
 def test_an_input_without_its_partner_ends_in_time(tmp_path):
     with trio(tmp_path, request_limit=0.5) as three, three.client("ann") as ann:
+        number = ann.submit("meet", {"x": [1, 1]}, label="alone")
         with pytest.raises(RefusedError, match="another party of the entry"):
-            ann.result(ann.submit("meet", {"x": [1, 1]}, label="alone"))
+            ann.result(number)
 
 
 def test_one_client_may_stand_for_two_parties(three):

@@ -94,7 +94,8 @@ def waiting(three, client, rows=1):
     """A row's name of a request that is complete at the follower alone."""
     number = client.submit("predict", {"x": np.ones((rows, 3))}, to=[FOLLOWER])
     role = three.roles[FOLLOWER]
-    eventually(lambda: any(r.complete and r.key == (client.name, client.session, number) for r in role._requests.values()))
+    key = (client.name, client.session, number)
+    eventually(lambda: key in role._requests and role._requests[key].complete)
     return [client.name, client.session, number, 0]
 
 
@@ -141,7 +142,7 @@ def test_an_index_without_material_is_refused(three, ann, forged, index):
     assert "no material" in abort["text"]
     assert abort["material"] is True
     # The same row is taken when it comes under another index.
-    assert forged([row[:3] + [7]])["text"].endswith("one of its request's")
+    assert forged([[*row[:3], 7]])["text"].endswith("one of its request's")
 
 
 def test_an_index_begun_twice_ends_the_link(three, ann, forged):
@@ -331,7 +332,7 @@ def test_a_peer_that_connects_anew_replaces_its_old_link(three, ann):
     number = ann.submit("predict", {"x": X})
     eventually(lambda: three.roles[LEADER]._running)
     three.join(FOLLOWER, LEADER)
-    with pytest.raises(RefusedError, match="connected anew|was lost"):
+    with pytest.raises(RefusedError, match=r"connected anew|was lost"):
         ann.result(number, 10)
     old.gate.set()
     eventually(lambda: old.closed)
@@ -568,7 +569,7 @@ def test_material_that_a_full_disk_refuses_is_dealt_again_when_there_is_room(tmp
         with monkeypatch.context() as patch:
             patch.setattr(store, "put_material_many", put)
             answers = 0
-            with pytest.raises(RefusedError, match="no material of the dealer.*refused.*the disk is full"):
+            with pytest.raises(RefusedError, match=r"no material of the dealer.*refused.*the disk is full"):
                 for _ in range(20):  # what there is can be used
                     assert np.allclose(ann.result(ann.submit("predict", {"x": X}))[0]["result"], right(X), atol=1e-3)
                     answers += 1

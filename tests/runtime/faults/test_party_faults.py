@@ -7,8 +7,6 @@ import subprocess
 import time
 
 import pytest
-
-from shareflow_client.errors import RequestError, ShareflowError
 from tests.runtime.faults.parties import (
     DEALER,
     FOLLOWER,
@@ -20,6 +18,8 @@ from tests.runtime.faults.parties import (
     broken,
     load,
 )
+
+from shareflow_client.errors import RequestError, ShareflowError
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def loading(running):
 
 
 @pytest.mark.parametrize(
-    ("party", "hook", "at"), [(LEADER, "send", 2), (FOLLOWER, "answer", 1)], ids=["leader mid-way", "follower at the end"]
+    ("party", "hook", "at"), [(LEADER, "send", 2), (FOLLOWER, "answer", 1)], ids=["leader", "follower"]
 )
 def test_a_server_killed_during_a_prediction(parties, party, hook, at):
     assert killed_at(parties, party, hook, at, predicting(parties))
