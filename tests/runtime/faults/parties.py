@@ -92,7 +92,7 @@ def tiny_model():
 
 
 @contextlib.contextmanager
-def broken(directory, clients, *, links="dead_after = 4.0", serving="execution_limit = 8.0\nrequest_limit = 15.0"):
+def broken(directory, clients, *, links="dead_after = 8.0", serving="execution_limit = 8.0\nrequest_limit = 15.0"):
     """The three parties with the tiny model loaded; gives (deployment, model)."""
     model, plan = tiny_model(), directory / "tiny.plan"
     sf.compile_model(model, owner="model-owner", client="client", batch_sizes=(1, 4)).write(plan)

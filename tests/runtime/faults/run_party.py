@@ -20,7 +20,6 @@ from pathlib import Path
 from shareflow.runtime.execution import LinkExchange
 from shareflow.runtime.serving import Serving
 from shareflow.runtime.store import Store, sealed_file
-from shareflow_client.wire import byte_views
 
 
 class Faults:
@@ -74,12 +73,12 @@ def install(faults):
 
         setattr(owner, name, call)
 
-    def sent(self, message, buffers):
+    def sent(self, message, payload):
         what = faults.asked("send")
         strike(what)
         if what == "corrupt":
-            buffers = [bytes(byte ^ 0x5A for byte in view) for view in byte_views(buffers)]
-        return send(self, message, buffers)
+            payload = memoryview(bytes(byte ^ 0x5A for byte in memoryview(payload).tobytes()))
+        return send(self, message, payload)
 
     def computed(self, running, material, link):
         faults.note(faults.executed, str(running.index))
