@@ -32,6 +32,9 @@ from shareflow_client.wire import Buffer, Frame, FrameKind
 SERVICE, METHOD = "shareflow.Link", "Stream"
 _log = logging.getLogger(__name__)
 
+# Seconds between heartbeats, at the most: every limit of some seconds is then kept.
+_BEAT = 1.0
+
 
 @dataclass(frozen=True)
 class Callbacks:
@@ -159,10 +162,15 @@ class Link:
                 if self._waiting:
                     self._room.notify_all()
 
-    def post(self, kind: FrameKind, payload: bytes = b"") -> None:
-        """Queue a message of the link itself, at once."""
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._queued
+
+    def post(self, kind: FrameKind, payload: bytes = b"", *, execution: int = 0, round: int = 0) -> None:
+        """Queue a message of one chunk at once, however much waits: for small ones, or where `queued` is looked at."""
         with self._room:
-            data = wire.single(kind, payload, message=self._next_message)
+            data = wire.single(kind, payload, execution=execution, round=round, message=self._next_message)
             self._next_message += 1
             self._queued += len(data)
             self._queue.put(data)
@@ -321,7 +329,8 @@ class Link:
             self._cancel()
 
     def _watch(self) -> None:
-        beat = self._settings.dead_after / 5
+        # The peer may be less patient than this end, and it cannot be asked.
+        beat = min(self._settings.dead_after / 5, _BEAT)
         woken = time.monotonic()
         while not self._ended.wait(beat):
             before, woken = woken, time.monotonic()

@@ -104,9 +104,9 @@ def chunk(
     return b"".join((HEADER.pack(kind, 0, 0, round, execution, message, total, offset), *parts))
 
 
-def single(kind: FrameKind, payload: bytes = b"", *, message: int) -> bytes:
-    """A whole message of the link itself in one chunk."""
-    return chunk(kind, [payload], execution=0, round=0, message=message, total=len(payload), offset=0)
+def single(kind: FrameKind, payload: bytes = b"", *, message: int, execution: int = 0, round: int = 0) -> bytes:
+    """A whole message in one chunk."""
+    return chunk(kind, [payload], execution=execution, round=round, message=message, total=len(payload), offset=0)
 
 
 def read_header(data: bytes, peer: str) -> Header:

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from shareflow.errors import ChannelError
 from shareflow_client.wire import FrameKind
 
+# Small answers go out at once while no more than this waits for the client.
+_SMALL, _UNREAD = 1 << 16, 1 << 20
+
 
 class _Answer(NamedTuple):
     number: int
@@ -19,7 +22,7 @@ class _Answer(NamedTuple):
 
 
 class Courier:
-    """Sends answers over one link, in order, on a thread of its own."""
+    """Sends answers over one link, in order: small ones at once, on a thread of its own what may have to wait."""
 
     def __init__(self, link: Any) -> None:
         self._link = link
@@ -44,6 +47,12 @@ class Courier:
     def put(self, number: int, rows: int, parts: Sequence[bytes], last: bytes | None) -> None:
         """The result parts of a request of so many rows, and the message that ends it, of the server that says so."""
         with self._changed:
+            if not self._waiting and sum(map(len, parts)) <= _SMALL and self._link.queued <= _UNREAD:
+                if parts:
+                    self._link.post(FrameKind.DATA, b"".join(parts), execution=number, round=1)
+                if last is not None:
+                    self._link.post(FrameKind.CONTROL, last)
+                return
             self._waiting.append(_Answer(number, rows, parts, last))
             self._rows += rows
             self._changed.notify_all()

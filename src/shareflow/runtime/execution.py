@@ -76,13 +76,12 @@ class LinkExchange(Exchange):
 
     def __init__(self, link: Any, index: int, mailbox: Mailbox, deadline: float) -> None:
         self._link, self._index, self._mailbox, self._deadline = link, index, mailbox, deadline
-        self.sent = self.received = 0
+        self.sent = self.messages = 0
 
     def send(self, message: Message, payload: memoryview) -> None:
         self._link.send(FrameKind.DATA, [payload], execution=self._index, round=message.round)
         self.sent += message.nbytes
+        self.messages += 1
 
     def receive(self, message: Message) -> memoryview:
-        payload = self._mailbox.take(message.round, self._deadline, self._link.peer)
-        self.received += message.nbytes
-        return payload
+        return self._mailbox.take(message.round, self._deadline, self._link.peer)

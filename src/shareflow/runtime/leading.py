@@ -67,7 +67,7 @@ class Leading(Serving):
     def _input_is_here(self, request: Request) -> None:
         with self._lock:
             self._enqueue(request)
-            self._lock.notify_all()
+            self._start()
 
     def _confirmation(self, request: Request, version: int) -> bytes | None:
         return json.dumps({"type": "done", "request": request.key.number, "version": version}).encode()

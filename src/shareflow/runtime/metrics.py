@@ -36,6 +36,7 @@ class Metrics:
         self.waiting_rows = self._gauge("waiting_rows", "Rows that wait to be computed")
         self.stock = self._gauge("material_stock", "Executions that there is material for", "graph")
         self.bytes_sent = self._counter("bytes_sent_total", "Bytes of messages sent", "peer")
+        self.messages_sent = self._counter("messages_sent_total", "Messages of executions sent", "peer")
         self.bytes_received = self._counter("bytes_received_total", "Bytes of messages received", "peer")
         self.links = self._gauge("links", "Links that are open", "peer")
         self.dealt = self._counter("dealt_total", "Executions whose material both servers have stored", "graph")

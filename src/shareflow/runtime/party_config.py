@@ -88,7 +88,7 @@ class PeerSettings:
 class LinkLimits:
     """Table ``[links]``: connections to all peers. Times in seconds."""
 
-    dead_after: float = config.seconds(default=20.0, low=0.5, high=3600.0)
+    dead_after: float = config.seconds(default=20.0, low=2.0, high=3600.0)
     handshake_limit: float = config.seconds(default=10.0, low=0.5, high=300.0)
     most_per_peer: int = config.whole(default=8, low=1, high=1024)
 

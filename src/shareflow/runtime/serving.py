@@ -278,9 +278,6 @@ class Serving(Role):
 
     def _on_frame(self, link: Any, frame: Frame) -> None:
         if frame.kind is FrameKind.DATA:
-            self._metrics.bytes_received.labels(link.role if link.role == "client" else link.peer).inc(
-                len(frame.payload)
-            )
             if link.role == "client":
                 self._input(link, frame.execution, frame.payload)
             elif link.peer == self._other:
@@ -289,6 +286,10 @@ class Serving(Role):
                     mailbox.put(frame.round, frame.payload)
             else:
                 self._intake.message(link, frame.execution, frame.payload)
+            # After it was handed on: somebody waits for it.
+            self._metrics.bytes_received.labels(link.role if link.role == "client" else link.peer).inc(
+                len(frame.payload)
+            )
             return
         message = _parsed(link, frame.payload)
         handlers = self._handlers(link)
@@ -395,7 +396,6 @@ class Serving(Role):
     def _complete(self, request: Request, payload: memoryview) -> None:
         with self._lock:
             request.data = payload
-            self._lock.notify_all()
         self._input_is_here(request)
 
     def _cancel(self, link: Any, message: dict[str, Any]) -> None:
@@ -522,6 +522,7 @@ class Serving(Role):
         exchange = LinkExchange(link, running.index, running.mailbox, time.monotonic() + self._settings.execution_limit)
         ends = program.run(values, exchange)
         self._metrics.bytes_sent.labels(self._other).inc(exchange.sent)
+        self._metrics.messages_sent.labels(self._other).inc(exchange.messages)
         return ends
 
     def _results(self, running: Running, ends: Mapping[str, tf.Tensor]) -> dict[str, list[bytes]]:

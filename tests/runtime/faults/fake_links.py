@@ -41,9 +41,11 @@ class FakeLink:
         if payload is not None:
             self.other._inbox.put((kind, execution, round, payload))
 
-    def post(self, kind, payload=b""):
+    queued = 0
+
+    def post(self, kind, payload=b"", *, execution=0, round=0):
         if self.closed is None:
-            self.send(kind, payload)
+            self.send(kind, payload, execution=execution, round=round)
 
     def say(self, type_, **fields):
         self.send(FrameKind.CONTROL, json.dumps({"type": type_, **fields}).encode())

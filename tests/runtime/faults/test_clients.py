@@ -249,6 +249,7 @@ def test_a_client_that_does_not_read_is_let_go(three, monkeypatch):
     blocked = threading.Event()
     with three.client("small") as small:
         link = small.links[LEADER]
+        monkeypatch.setattr(link.other, "queued", 1 << 30)
         monkeypatch.setattr(link.other, "send", lambda *a, **k: blocked.wait(30))
         try:
             for number in range(1, 1200):
@@ -266,6 +267,7 @@ def test_answers_that_are_not_read_count_as_waiting(three, monkeypatch):
     with three.client("patient") as patient:
         link = patient.links[LEADER]
         send = link.other.send
+        monkeypatch.setattr(link.other, "queued", 1 << 30)
         monkeypatch.setattr(link.other, "send", lambda *a, **k: blocked.wait(30) and send(*a, **k))
         try:
             first = [patient.submit("square", {"x": X}) for _ in range(3)]

@@ -134,7 +134,8 @@ def test_a_dealer_that_is_killed_is_missed_only_when_the_stock_is_used_up(partie
     dep.restart(DEALER)
 
 
-@pytest.mark.parametrize("party", [LEADER, pytest.param(FOLLOWER, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("party", SERVERS)
 def test_a_server_that_hangs_is_given_up(parties, party):
     """dead_after is 8 s here: clients hear of it, and when it goes on so does service."""
     dep, _ = parties
