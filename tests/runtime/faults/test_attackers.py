@@ -263,7 +263,7 @@ def test_thirty_two_clients_for_a_minute(running):
 
 
 def test_logs_hold_no_secrets(running):
-    """Checked again when all parties end; here the clients' side, at the lowest level, has its turn."""
+    """The parties' logs, in the middle; they are searched again when all parties end."""
     dep, model = running
     assert ask(dep, model) is None
     dep.check_indices()
