@@ -110,11 +110,6 @@ class Part:
     dtypes: dict[str, tf.DType] = field(repr=False)
 
     @property
-    def rounds(self) -> int:
-        """Messages that this party waits for, one after the other, once inputs are there."""
-        return max((message.round for step in self.steps for message in step.receives), default=0)
-
-    @property
     def deals(self) -> tuple[Message, ...]:
         """What a dealer sends: one message a server."""
         return tuple(message for step in self.steps for message in step.sends if message.round == 0)
