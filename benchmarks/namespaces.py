@@ -125,7 +125,7 @@ class Network:
             _run(*self.prefix(name), "ip", "address", "add", f"{self.address(name)}/32", "dev", "lo")
             for other in self.names:
                 if other != name:
-                    way = ("dev", f"to{self.names.index(other)}", "src", self.address(name))
+                    way = ("dev", f"to{self.names.index(other)}", "src", self.address(name), "metric", "10")
                     _run(*self.prefix(name), "ip", "route", "add", f"{self.address(other)}/32", *way)
 
     def _join_by_delaylink(self, line: Line, folder: Path) -> None:
@@ -148,6 +148,36 @@ class Network:
             enter = self.prefix(name)
             _run(*enter, "ip", "address", "add", f"{self.address(name)}/24", "dev", _DEVICE)
             _run(*enter, "ip", "link", "set", _DEVICE, "txqueuelen", "10000", "up")
+
+    # --- breaking it
+
+    def cut(self, source: str, to: str) -> None:
+        """From now on all packets of one namespace to another vanish: nobody is told. The other way stays."""
+        # Loopback takes them, and drops what is for another host. It comes before any route that has a metric or is
+        # less exact.
+        _run(*self.prefix(source), "ip", "route", "add", *self._nowhere(source, to))
+
+    def mend(self, source: str, to: str) -> None:
+        """Takes back :meth:`cut`."""
+        _run(*self.prefix(source), "ip", "route", "del", *self._nowhere(source, to))
+
+    def _nowhere(self, source: str, to: str) -> tuple[str, ...]:
+        return (f"{self.address(to)}/32", "dev", "lo", "src", self.address(source))
+
+    def unplug(self, name: str) -> None:
+        """Takes the interface of a namespace down; its processes find no way out, the others hear nothing of it.
+
+        Raises:
+            NamespaceError: there is no single interface: lines are made by netem.
+        """
+        self._switch(name, "down")
+
+    def plug(self, name: str) -> None:
+        """Takes back :meth:`unplug`."""
+        self._switch(name, "up")
+
+    def _switch(self, name: str, state: str) -> None:
+        _run(*self.prefix(name), "ip", "link", "set", _DEVICE, state)
 
     def round_trip(self, source: str, to: str, count: int = 50) -> float:
         """Median seconds of a byte from one namespace to another and back, once the processors have come to rest."""

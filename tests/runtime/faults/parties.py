@@ -38,6 +38,24 @@ class Broken(Deployment):
         for party in parties or (*self.servers, self.dealer):
             (self.directory / f"{party}.fault").unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def held(self, party, hook, at=1):
+        """Gives a function that waits until the party stands at the n-th call of the hook; at the end it goes on."""
+        marker = self.directory / f"{party}.held"
+        marker.unlink(missing_ok=True)
+        self.arm(party, hook, "hold", at)
+
+        def await_it():
+            deadline = time.monotonic() + GUARD
+            while not marker.exists():
+                assert time.monotonic() < deadline, f"{party} does not come to call {at} of {hook}"
+                time.sleep(0.005)
+
+        try:
+            yield await_it
+        finally:
+            self.disarm(party)
+
     def restart(self, *parties):
         """Starts again those that ended."""
         for party in parties:

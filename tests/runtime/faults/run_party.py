@@ -3,8 +3,9 @@
     python run_party.py FOLDER ... party --config FILE
 
 FOLDER/PARTY.fault, where it exists, is JSON: {"hook": name, "at": n, "do": what}; calls are counted from when the file
-changed, and 0 stands for every call. FOLDER/PARTY.executed gets the index of each execution, FOLDER/PARTY.secrets what
-no log may hold, in hexadecimal digits.
+changed, and 0 stands for every call. "hold" waits until the file is gone, and makes FOLDER/PARTY.held when it begins
+to. FOLDER/PARTY.executed gets the index of each execution, FOLDER/PARTY.secrets what no log may hold, in hexadecimal
+digits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from shareflow.runtime.execution import LinkExchange
@@ -26,6 +28,7 @@ class Faults:
     def __init__(self, folder, party):
         self.file, self.executed = folder / f"{party}.fault", folder / f"{party}.executed"
         self.secrets = folder / f"{party}.secrets"
+        self.held = folder / f"{party}.held"
         self._text, self._count, self._lock = "", 0, threading.Lock()
 
     def asked(self, hook):
@@ -43,20 +46,23 @@ class Faults:
             self._count += 1
             return fault["do"] if fault["at"] in (0, self._count) else None
 
+    def strike(self, what):
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif what == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        elif what == "raise":
+            raise RuntimeError("planted by a test")
+        elif what == "hold":
+            self.held.touch()
+            while self.file.exists():
+                time.sleep(0.005)
+
     def note(self, file, text):
         with open(file, "a") as out:
             out.write(text + "\n")
-
-
-def strike(what):
-    if what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif what == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    elif what == "full":
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    elif what == "raise":
-        raise RuntimeError("planted by a test")
 
 
 def install(faults):
@@ -67,15 +73,15 @@ def install(faults):
             what = faults.asked(hook)
             if what == "after":
                 inner(*arguments, **named)
-                strike("kill")
-            strike(what)
+                faults.strike("kill")
+            faults.strike(what)
             return inner(*arguments, **named)
 
         setattr(owner, name, call)
 
     def sent(self, message, payload):
         what = faults.asked("send")
-        strike(what)
+        faults.strike(what)
         if what == "corrupt":
             payload = memoryview(bytes(byte ^ 0x5A for byte in memoryview(payload).tobytes()))
         return send(self, message, payload)
