@@ -6,7 +6,7 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shareflow.nn import activation, linear, pooling
+from shareflow.nn import activation, convolution, linear, pooling
 from shareflow.nn.geometry import Pair
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.protocol.variable import PrivateVariable
@@ -43,7 +43,7 @@ class Conv2D(Layer):
     groups: int = 1
 
     def __call__(self, x: PrivateTensor) -> PrivateTensor:
-        return linear.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilations, self.groups)
+        return convolution.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilations, self.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class DepthwiseConv2D(Layer):
     dilations: Pair = (1, 1)
 
     def __call__(self, x: PrivateTensor) -> PrivateTensor:
-        return linear.depthwise_conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilations)
+        return convolution.depthwise_conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilations)
 
 
 @dataclass(frozen=True, eq=False)

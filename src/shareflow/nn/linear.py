@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from shareflow.errors import PlacementError, ShapeError
-from shareflow.nn.geometry import explicit_padding, pair
-from shareflow.protocol import op as ops
-from shareflow.protocol.arithmetic import matmul, product
+from shareflow.nn.convolution import conv2d as conv2d
+from shareflow.nn.convolution import depthwise_conv2d as depthwise_conv2d
+from shareflow.protocol.arithmetic import matmul
 from shareflow.protocol.operand import as_operand
 from shareflow.protocol.placement import local_computation
 from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 from shareflow.share.known import Known
+
+# TensorFlow's names of where channels stand.
+_FORMATS = ("NHWC", "NCHW", "NWC", "NCW", "NDHWC", "NCDHW", "NC")
 
 
 def dense(x: Any, kernel: Any, bias: Any = None) -> PrivateTensor:
@@ -24,55 +28,65 @@ def dense(x: Any, kernel: Any, bias: Any = None) -> PrivateTensor:
     return y if bias is None else y + bias
 
 
-def conv2d(
-    x: Any,
-    kernel: Any,
-    bias: Any = None,
-    strides: Any = 1,
-    padding: Any = "VALID",
-    dilations: Any = 1,
-    groups: int = 1,
-) -> PrivateTensor:
-    """Convolution of x [N, H, W, C] with kernel [h, w, C / groups, O]. Rounds: as dense.
+def bias_add(x: Any, bias: Any, data_format: str = "NHWC") -> PrivateTensor:
+    """x plus one number a channel, bias [C]. Local.
+
+    Channels are the last axis of x, or its second for a data format that begins with NC, such as NCHW.
 
     Raises:
-        ShapeError: ranks, channels or groups do not fit.
+        ShapeError: bias is no vector of as many numbers as there are channels, or the format is unknown.
     """
-    x, kernel = as_operand(x), as_operand(kernel)
-    if len(kernel.shape) != 4 or len(x.shape) != 4:
+    x, bias = as_operand(x), as_operand(bias)
+    rank = len(x.shape)
+    axis = channel_axis(data_format, rank)
+    if len(bias.shape) != 1 or bias.shape[0] != x.shape[axis]:
         raise ShapeError(
-            f"conv2d takes images [N, H, W, C] and a kernel [h, w, C, O]; got {tuple(x.shape)} and "
-            f"{tuple(kernel.shape)}."
+            f"bias_add takes a bias [C], one number for each of the {x.shape[axis]} channels of x {tuple(x.shape)} in "
+            f"the format {data_format}; got {tuple(bias.shape)}. For other shapes use +, which broadcasts."
         )
-    size = (kernel.shape[0], kernel.shape[1])
-    if x.shape[3] != kernel.shape[2] * groups or kernel.shape[3] % groups:
+    if axis != rank - 1:
+        shape = [bias.shape[0], *(1 for _ in range(rank - 2))]
+        bias = bias.reshape(shape) if hasattr(bias, "reshape") else tf.reshape(bias, shape)
+    if isinstance(x, PrivateTensor) or isinstance(bias, PrivateTensor):
+        return x + bias if isinstance(x, PrivateTensor) else bias + x
+    raise PlacementError("bias_add: neither operand is private. Use TensorFlow's own operation.")
+
+
+def channel_axis(data_format: str, rank: int) -> int:
+    """Which axis of a tensor of this rank holds channels: 1 for NC and NC..., the last for N...C.
+
+    Raises:
+        ShapeError: the format is not known, or has another number of axes.
+    """
+    text = str(data_format)
+    if rank < 2:
+        raise ShapeError(f"A batch of data with channels has two axes or more, [N, ..., C]; got {rank}.")
+    if text not in _FORMATS or (len(text) != rank and text not in ("NHWC", "NCHW")):
         raise ShapeError(
-            f"conv2d: {x.shape[3]} channels of the images, {kernel.shape[2]} of the kernel and {kernel.shape[3]} "
-            f"outputs do not go together in {groups} group(s)."
+            f"A data format is one of {', '.join(_FORMATS)}, with as many letters as x has axes ({rank}; NHWC and NCHW "
+            f"stand for any number); got {data_format!r}."
         )
-    y = product(ops.CONV2D, x, kernel, groups=groups, **_window(x, size, strides, padding, dilations))
-    return y if bias is None else y + bias
+    return 1 if text.startswith("NC") else rank - 1
 
 
-def depthwise_conv2d(
-    x: Any, kernel: Any, bias: Any = None, strides: Any = 1, padding: Any = "VALID", dilations: Any = 1
-) -> PrivateTensor:
-    """Each channel of x [N, H, W, C] with its own filters, kernel [h, w, C, M]; result has C * M channels."""
-    x, kernel = as_operand(x), as_operand(kernel)
-    if len(kernel.shape) != 4 or len(x.shape) != 4 or x.shape[3] != kernel.shape[2]:
-        raise ShapeError(
-            f"depthwise_conv2d takes images [N, H, W, C] and a kernel [h, w, C, M]; got {tuple(x.shape)} and "
-            f"{tuple(kernel.shape)}."
-        )
-    size = (kernel.shape[0], kernel.shape[1])
-    y = product(ops.DEPTHWISE_CONV2D, x, kernel, **_window(x, size, strides, padding, dilations))
-    return y if bias is None else y + bias
+def channels_last(x: Any) -> Any:
+    """x [N, C, ...] as [N, ..., C]: images in TensorFlow's format NCHW for functions that take NHWC. Local."""
+    return _moved(x, lambda rank: [0, *range(2, rank), 1])
 
 
-def _window(x: Any, size: tuple[int, int], strides: Any, padding: Any, dilations: Any) -> dict[str, Any]:
-    steps, holes = pair(strides, "strides"), pair(dilations, "dilations")
-    sides = explicit_padding(padding, tuple(x.shape), size, steps, holes)
-    return {"strides": steps, "padding": sides, "dilations": holes}
+def channels_first(x: Any) -> Any:
+    """x [N, ..., C] as [N, C, ...]: what `channels_last` is undone by. Local."""
+    return _moved(x, lambda rank: [0, rank - 1, *range(1, rank - 1)])
+
+
+def _moved(x: Any, order: Callable[[int], list[int]]) -> Any:
+    x = as_operand(x)
+    rank = len(x.shape)
+    if rank < 2:
+        raise ShapeError(f"A batch of data with channels has two axes or more, [N, ..., C]; got {tuple(x.shape)}.")
+    if rank == 2:
+        return x
+    return x.transpose(order(rank)) if hasattr(x, "transpose") else tf.transpose(x, order(rank))
 
 
 def batch_norm_affine(

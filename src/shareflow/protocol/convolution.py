@@ -1,0 +1,194 @@
+"""Convolutions along one and three axes, and transposed ones, made of a convolution along two.
+
+Each function takes the two-dimensional convolution to use: the ring's kernel, or TensorFlow's on reals. That one gets
+images [N, H, W, C], a filter [h, w, C / groups, O], and strides, padding, dilations and groups.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+Conv2D = Callable[..., tf.Tensor]
+Numbers = tuple[int, ...]
+Sides = tuple[tuple[int, int], ...]
+
+
+def convolve(
+    conv2d: Conv2D, x: tf.Tensor, w: tf.Tensor, *, strides: Numbers, padding: Sides, dilations: Numbers, groups: int
+) -> tf.Tensor:
+    """x [N, *extents, C] with w [*size, C / groups, O], along as many axes as there are strides: one, two or three."""
+    place: dict[str, Any] = {"strides": strides, "padding": padding, "dilations": dilations, "groups": groups}
+    if len(strides) == 2:
+        return conv2d(x, w, **place)
+    return (_conv1d if len(strides) == 1 else _conv3d)(conv2d, x, w, **place)
+
+
+def _conv1d(
+    conv2d: Conv2D, x: tf.Tensor, w: tf.Tensor, *, strides: Numbers, padding: Sides, dilations: Numbers, groups: int
+) -> tf.Tensor:
+    place = {"strides": (1, *strides), "padding": ((0, 0), *padding), "dilations": (1, *dilations)}
+    return tf.squeeze(conv2d(x[:, tf.newaxis], w[tf.newaxis], groups=groups, **place), [1])
+
+
+def _conv3d(
+    conv2d: Conv2D, x: tf.Tensor, w: tf.Tensor, *, strides: Numbers, padding: Sides, dilations: Numbers, groups: int
+) -> tf.Tensor:
+    """The planes that one output plane sees become channels of one image: one convolution, no sums of results."""
+    if any(padding[0]):
+        x = tf.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+    batch, depth, height, width, channels = x.shape
+    planes, size, share, outputs = w.shape[0], w.shape[1:3], w.shape[3], w.shape[4]
+    stride, step = strides[0], dilations[0]
+    levels = (depth - (planes - 1) * step - 1) // stride + 1
+    if planes > 1:
+        views = [x[:, i * step : i * step + (levels - 1) * stride + 1 : stride] for i in range(planes)]
+        # A group's channels stay together: [group, plane, channel].
+        split = [tf.reshape(view, [batch, levels, height, width, groups, share]) for view in views]
+        x = tf.stack(split, axis=5)
+        w = tf.transpose(w, [1, 2, 0, 3, 4])
+    elif stride > 1:
+        x = x[:, ::stride]
+    image = tf.reshape(x, [batch * levels, height, width, planes * channels])
+    window = tf.reshape(w, [*size, planes * share, outputs])
+    place = {"strides": strides[1:], "padding": padding[1:], "dilations": dilations[1:], "groups": groups}
+    result = conv2d(image, window, **place)
+    return tf.reshape(result, [batch, levels, *result.shape[1:]])
+
+
+# --- transposed -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """The places of a window that reach one or more phases of the result, along one axis.
+
+    A convolution with stride s, dilation d and padding p has y[o] = sum_k x[o s + k d - p] w[k]. Its transpose has
+
+        x[q s + r - p] = sum_k y[q - (k d - r) / s] w[k]        over the k with k d = r mod s:
+
+    for each phase r a convolution of y with stride 1, whose taps are every ``step``-th of w. Nothing is multiplied
+    by zeros that a stride would put in.
+    """
+
+    phases: Numbers  # r
+    first: Numbers  # the smallest k of each phase
+    count: int
+    step: int  # between the k
+    dilation: int  # between the places of y
+    inside: tuple[int, int]  # the part of y that is seen
+    padding: tuple[int, int]  # around that part
+
+    def kernel(self, number: int) -> slice:
+        """The taps of one phase, turned around."""
+        return slice(self.first[number] + (self.count - 1) * self.step, None, -self.step)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a transposed convolution: ``rows`` of ``stride`` phases each, of which a part is the result."""
+
+    stride: int
+    begin: int
+    extent: int
+    rows: int
+    taps: tuple[_Taps, ...]
+
+
+def _axis(extent: int, given: int, window: int, stride: int, before: int, dilation: int) -> _Axis:
+    """``extent`` of the result, ``given`` of y."""
+    first, last = before // stride, (extent - 1 + before) // stride
+    shared = math.gcd(stride, dilation)
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for phase in range(stride):
+        places = [k for k in range(window) if k * dilation % stride == phase]
+        if places:
+            # Phases that see the same places of y are one convolution with more outputs.
+            found.setdefault((len(places), (places[0] * dilation - phase) // stride), []).append((phase, places[0]))
+    taps = []
+    for (count, offset), phases in found.items():
+        begin, end = first - offset - (count - 1) * (dilation // shared), last - offset + 1
+        inside = max(begin, 0), min(end, given)
+        if inside[0] < inside[1]:
+            numbers, firsts = zip(*phases, strict=True)
+            sides = inside[0] - begin, end - inside[1]
+            taps.append(_Taps(numbers, firsts, count, stride // shared, dilation // shared, inside, sides))
+    return _Axis(stride, before - first * stride, extent, last - first + 1, tuple(taps))
+
+
+def transpose(
+    conv2d: Conv2D,
+    y: tf.Tensor,
+    w: tf.Tensor,
+    *,
+    extents: Numbers,
+    strides: Numbers,
+    padding: Sides,
+    dilations: Numbers,
+    groups: int,
+) -> tf.Tensor:
+    """The transpose of `convolve` as a linear map, as its gradient in x: [N, *extents, C].
+
+    w [*size, C / groups, O] and y [N, *given, O] are those of the convolution: its filter and its result.
+    """
+    batch, share = y.shape[0], w.shape[-2]
+    lines = zip(extents, y.shape[1:-1], w.shape[:-2], strides, padding, dilations, strict=True)
+    axes = [_axis(extent, given, size, s, sides[0], d) for extent, given, size, s, sides, d in lines]
+    rows = [axis.rows for axis in axes]
+    results: dict[Numbers, tf.Tensor] = {}
+    for taps in itertools.product(*(axis.taps for axis in axes)):
+        numbers = list(itertools.product(*(range(len(tap.phases)) for tap in taps)))
+        kernels = [w[tuple(tap.kernel(n) for tap, n in zip(taps, number, strict=True))] for number in numbers]
+        kernel = _turned(kernels, groups)
+        seen = (slice(None), *(slice(*tap.inside) for tap in taps))
+        together = convolve(
+            conv2d,
+            y[seen],
+            kernel,
+            strides=(1,) * len(axes),
+            padding=tuple(tap.padding for tap in taps),
+            dilations=tuple(tap.dilation for tap in taps),
+            groups=groups,
+        )
+        apart = tf.reshape(together, [batch, *rows, groups, len(numbers), share])
+        for i, number in enumerate(numbers):
+            phases = tuple(tap.phases[n] for tap, n in zip(taps, number, strict=True))
+            results[phases] = tf.reshape(apart[..., i, :], [batch, *rows, groups * share])
+    nothing = None
+    if len(results) < math.prod(strides):
+        nothing = tf.zeros([batch, *rows, groups * share], y.dtype)
+    ordered = [results.get(phases, nothing) for phases in itertools.product(*(range(s) for s in strides))]
+    return _interleaved(ordered, axes)
+
+
+def _turned(kernels: list[tf.Tensor], groups: int) -> tf.Tensor:
+    """Filters [*size, C / groups, O] as one from O to C, [*size, O / groups, groups * len(kernels) * C / groups]."""
+    *size, share, outputs = kernels[0].shape
+    rank = len(size)
+    joined = tf.reshape(tf.stack(kernels, axis=rank), [*size, len(kernels), share, groups, outputs // groups])
+    turned = tf.transpose(joined, [*range(rank), rank + 3, rank + 2, rank, rank + 1])
+    return tf.reshape(turned, [*size, outputs // groups, groups * len(kernels) * share])
+
+
+def _interleaved(parts: Sequence[tf.Tensor], axes: Sequence[_Axis]) -> tf.Tensor:
+    """Phases, those of the last axis fastest, as one tensor [N, *extents, C]."""
+    parts = list(parts)
+    for number, axis in reversed(list(enumerate(axes, 1))):
+        joined = []
+        for i in range(0, len(parts), axis.stride):
+            part = parts[i]
+            if axis.stride > 1:
+                stacked = tf.stack(parts[i : i + axis.stride], axis=number + 1)
+                shape = part.shape.as_list()
+                part = tf.reshape(stacked, [*shape[:number], axis.rows * axis.stride, *shape[number + 1 :]])
+            if part.shape[number] != axis.extent:
+                key = [slice(None)] * number + [slice(axis.begin, axis.begin + axis.extent)]
+                part = part[tuple(key)]
+            joined.append(part)
+        parts = joined
+    return parts[0]
