@@ -214,19 +214,26 @@ def test_many_comparisons_share_one_opening():
 
 
 @pytest.mark.parametrize(("window", "levels"), [(1, 0), (2, 2), (3, 4), (4, 4)])
-def test_max_pooling_takes_a_comparison_a_level_and_the_first_needs_no_opening_of_its_own(window, levels):
+def test_max_pooling_takes_a_comparison_a_level_and_masks_what_it_compares(window, levels):
     assert levels == math.ceil(math.log2(window**2))
     c = cost(lambda x: sf.nn.max_pool2d(x, window), private(2, 12, 12, 16))
-    # Masking, then three rounds a level, and one to mask what the later levels compare.
-    assert c.rounds == 1 + 3 * levels + max(levels - 1, 0)
+    # Three rounds a level, and one to mask the differences.
+    assert c.rounds == 4 * levels
+
+
+def test_max_pooling_of_masked_images_needs_no_opening_for_the_first_level():
+    c = cost(lambda x: sf.nn.max_pool2d(x.reusable(), 2), private(2, 8, 8, 16))
+    # x, and the differences of the second level.
+    assert c.rounds == 8
+    images, pooled = 2 * 8 * 8 * 16, 2 * 4 * 4 * 16
+    assert online(c) == both_ways(8 * images + COMPARISON_ONLINE * 3 * pooled + 8 * pooled)
 
 
 def test_max_pooling_in_bytes():
-    images, pooled = 2 * 8 * 8 * 16, 2 * 4 * 4 * 16
+    pooled = 2 * 4 * 4 * 16
     c = cost(lambda x: sf.nn.max_pool2d(x, 2), private(2, 8, 8, 16))
-    # Two comparisons at once, then one of their results, which are masked first.
-    per_server = 8 * images + COMPARISON_ONLINE * 2 * pooled + (8 + COMPARISON_ONLINE) * pooled
-    assert online(c) == both_ways(per_server)
+    # Two comparisons at once, then one of their results. Only differences are masked.
+    assert online(c) == both_ways((8 + COMPARISON_ONLINE) * 3 * pooled)
     assert c.offline_bytes == (COMPARISON_OFFLINE + 16) * 3 * pooled
 
 

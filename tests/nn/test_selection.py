@@ -212,8 +212,10 @@ def test_a_condition_is_a_bit():
     x = private([1.0, 0.0])
     with pytest.raises(EncodingError, match=r"where chooses by results of comparisons.*16 fractional bits. Compare it"):
         nn.where(x, x, x)
-    with pytest.raises(PlacementError, match=r"takes a private tensor"):
-        nn.where(np.array([True, False]), x, x)
+    with pytest.raises(EncodingError, match=r"values that are 0 or 1; a public one given is neither. Compare it first"):
+        nn.where(np.array([0.5, 0.0]), x, x)
+    with pytest.raises(PlacementError, match=r"where takes a private tensor"):
+        nn.where(np.array([True, False]), 1.0, 2.0)
 
 
 def test_shapes_that_do_not_broadcast():

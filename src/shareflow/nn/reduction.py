@@ -19,7 +19,7 @@ def reduce_max(x: Any, axis: Any = None, keepdims: bool = False, bound: float | 
     """Maximum over one axis, several, or all.
 
     A tree of max(a, b) = b + [a >= b] (a - b). ``bound``: any two elements differ by less.
-    Rounds: masking x, then ceil(log2(n)) times (masking and) three.
+    Rounds: ceil(log2(n)) times masking and three.
     """
     x = private_operand(x)
     lines, axes = _lines(x, axis)
@@ -149,13 +149,13 @@ def _network(count: int) -> list[tuple[list[int], list[int]]]:
 
 
 def _lines(x: PrivateTensor, axis: Any) -> tuple[PrivateTensor, list[int]]:
-    """The reduced axes as one first axis, [n, ...rest], masked once for all comparisons of the first level."""
+    """The reduced axes as one first axis, [n, ...rest]. Only differences are masked, which are half as many."""
     axes = axes_of(axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
     count = int(np.prod([x.shape[i] for i in axes]))
     if not count:
         raise ShapeError(f"There is no largest of no elements: shape {x.shape}, axes {axes}.")
-    return comparable(x).transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
+    return x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]), axes
 
 
 def one_axis(axis: Any, rank: int) -> int:

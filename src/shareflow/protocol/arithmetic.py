@@ -69,6 +69,19 @@ def multiplier_bits(value: np.ndarray | tf.Tensor, point: FixedPoint) -> int:
     return bits + min(bits, -math.frexp(largest)[1])
 
 
+def exact_bits(value: np.ndarray, most: int = 62) -> int:
+    """The fewest fractional bits with which a public array is exact; more than ``most`` where there are none.
+
+    0.75 takes two bits: for a product with it the usual ones would only have to be truncated again.
+    """
+    scaled = np.asarray(value, np.float64)
+    for bits in range(most + 1):
+        if np.all(scaled == np.rint(scaled)):
+            return bits
+        scaled = scaled * 2
+    return most + 1
+
+
 def bilinear(op: Op, x: PrivateTensor, other: Any, swapped: bool = False, **attributes: Any) -> PrivateTensor:
     """A bilinear operation on x and another operand; ``swapped`` puts the other first."""
     y = as_operand(other)
