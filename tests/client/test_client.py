@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -568,6 +569,29 @@ def test_nobody_there(pair, tmp_path):
     with pytest.raises(UnreachableError, match=r"server0 at 127.0.0.1"):
         Client(path).connect()
     pair.start(LEADER)
+
+
+def test_connecting_takes_no_longer_than_the_request_may(pair, tmp_path):
+    """Where a server's machine takes the connection and says nothing, as over a line that carries one way."""
+    path = write_config(tmp_path, pair, limits="connect = 600")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        here, there = pair.port("server1"), deaf.getsockname()[1]
+        path.write_text(path.read_text().replace(f"127.0.0.1:{here}", f"127.0.0.1:{there}"))
+        client = Client(path)
+        results = []
+
+        def asking():
+            with pytest.raises(TimeLimitError, match=r"no connection to server1 within the time limit") as caught:
+                client.predict(samples(1, 2, 3), entry="double", time_limit=0.3)
+            results.append(caught.type)
+
+        threads = [threading.Thread(target=asking, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(GUARD)
+        assert len(results) == 3
+        client.close()
 
 
 def test_threads_share_an_attempt_to_connect(pair, tmp_path):

@@ -298,7 +298,7 @@ class Client:
         deadline: float,
         calls: _Calls,
     ) -> tuple[dict[str, np.ndarray], int]:
-        links = self._session.links()
+        links = self._session.links(max(deadline - time.monotonic(), 0.0))
         keys = {name: link.key(ROW_KEY) for name, link in links.items()}
         # A number is used for one try only: the masks of its rows are never drawn twice.
         with self._order.turn(rows) as turn:

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any
@@ -73,45 +74,59 @@ class Session:
 
     # --- links ------------------------------------------------------------------------------------------------
 
-    def links(self) -> dict[str, Link]:
+    def links(self, limit: float | None = None) -> dict[str, Link]:
         """Open links to all servers, by name, the leader first; those that were lost are made again.
+
+        Args:
+            limit: seconds that the caller waits; as long as connecting takes if None. The attempt goes on for others.
 
         Raises:
             ChannelError: a connection cannot be made; the text tells of every server that failed. UnreachableError
                 where another attempt may succeed.
+            TimeLimitError: there were no links in time.
         """
         with self._lock:
             if self._ended:
                 raise ChannelError("The client is closed. Make another one.")
-            if self._all_open():
+            if not self._not_open():
                 return self._in_order()
-            mine = self._dialing is None
             if self._dialing is None:
                 self._dialing = Future()
+                threading.Thread(
+                    target=self._dial_all, args=(self._dialing,), name="shareflow client connects", daemon=True
+                ).start()
             dialing = self._dialing
-        if mine:
-            try:
-                self._connect()
-            except BaseException as error:
-                self._dialing = None
-                dialing.set_exception(error)
-                raise
-            self._dialing = None
-            dialing.set_result(None)
-        else:
-            dialing.result()
+        if not futures.wait([dialing], limit).done:
+            with self._lock:
+                lost = " and ".join(self._not_open())
+            raise TimeLimitError(
+                f"There was no connection to {lost} within the time limit of the request. Raise limits.answer, or ask "
+                "who runs the server."
+            )
+        dialing.result()
         with self._lock:
             return self._in_order()
+
+    def _dial_all(self, dialing: Future[None]) -> None:
+        """The thread of one attempt to connect."""
+        try:
+            self._connect()
+        except BaseException as error:  # shown in the threads that wait
+            self._dialing = None
+            dialing.set_exception(error)
+        else:
+            self._dialing = None
+            dialing.set_result(None)
 
     def _in_order(self) -> dict[str, Link]:
         return {name: self._links[name] for name in self._servers}
 
-    def _all_open(self) -> bool:
-        return all(name in self._links and self._links[name].closed is None for name in self._servers)
+    def _not_open(self) -> list[str]:
+        return [name for name in self._servers if name not in self._links or self._links[name].closed is not None]
 
     def _connect(self) -> None:
         with self._lock:
-            lost = [n for n in self._servers if n not in self._links or self._links[n].closed is not None]
+            lost = self._not_open()
         failed: dict[str, ChannelError] = {}
         unforeseen: list[BaseException] = []
 

@@ -29,14 +29,14 @@ DEAD_AFTER, EXECUTION_LIMIT, REQUEST_LIMIT = 4.0, 6.0, 8.0
 LIMITS = MappingProxyType(
     {
         "owner": "connect = 3\n",
-        "hospital": f"connect = 3\ndead_after = {DEAD_AFTER}\nretries = 0\n",
+        "hospital": f"connect = 60\ndead_after = {DEAD_AFTER}\nretries = 0\n",
         "patient": "connect = 3\ndead_after = 300\nretries = 100\n",
     }
 )
 
 
 class Said(Exception):  # noqa: N818 - it is what a client was told
-    """An error that a client got."""
+    """The error of a client."""
 
 
 class Distant(Broken):
@@ -81,6 +81,10 @@ class Distant(Broken):
     def waiting(self, party):
         """Requests that wait at a party."""
         return json.loads(self.status(party))["waiting"]
+
+    def running(self, party):
+        """Executions that run at a party."""
+        return json.loads(self.status(party))["running"]
 
     # --- breaking lines
 

@@ -109,9 +109,10 @@ def test_a_server_that_is_unplugged_in_a_prediction(three, party):
 def test_the_line_to_a_client_goes_silent_in_its_prediction(three, party):
     """A client that gives up silent servers hears of it; one that does not keeps its own time limit."""
     dep, model = three
-    with dep.held(party, "send") as await_it:
+    with dep.held(party, "send", 0) as await_it:
         asked, patient = dep.ask(time_limit=15.0), dep.ask("patient", time_limit=5.0)
         await_it()
+        eventually(lambda: dep.running(party) == 2)
         with dep.cut(CLIENTS, party):
             dep.disarm(party)
             dep.fails(model, patient, rf"TimeLimitError.*no answer came from .*{party}")
@@ -178,7 +179,7 @@ def test_a_server_is_killed_and_starts_anew_at_its_address(three, party, silent)
 @pytest.mark.parametrize("party", SERVERS)
 def test_a_line_between_the_servers_that_goes_silent_in_a_load(three, party, hook):
     """The weights are the same, so what is tried here is that both servers agree on one version."""
-    dep, model = three
+    dep, _ = three
     with dep.held(party, hook) as await_it:
         asked = dep.ask("owner", load=str(dep.directory / "weights.npz"), time_limit=30.0)
         await_it()
