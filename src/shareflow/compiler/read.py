@@ -1,0 +1,337 @@
+"""Reads TensorFlow's graph of a traced function into ours.
+
+Functions are inlined; what follows from constants alone is computed at once, so that shape arithmetic vanishes; loops and
+branches whose conditions are public unroll; lists of tensors become the tensors. Nothing is left out: an op that
+has an effect, draws random numbers or hides its shape is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+from shareflow.compiler.composite import plain_meaning
+from shareflow.compiler.graph import CONSTANT, INPUT, PARAMETER, Builder, Graph, Node, Output
+from shareflow.compiler.inference import attributes_of, compute, result_types
+from shareflow.compiler.tensor_list import LIST_OPS, TensorList
+from shareflow.errors import UnsupportedModelError
+
+# Steps that a loop may unroll to.
+MOST_STEPS = 10_000
+# Bytes that folding may make of a public value: beyond, the op stays.
+_LARGEST_CONSTANT = 1 << 26
+_ALIASES = {
+    *("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics"),
+    "PlaceholderWithDefault",
+}
+# Checks and prints: what they do has no result, and a private value is nobody's to print.
+_EFFECTS = {"NoOp", "Assert", "PrintV2", "Print", "StringFormat", "AssignVariableOp"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+_RANDOM = re.compile(r"Random|Multinomial|Dropout|Stateless(Uniform|Normal|Truncated)|Bernoulli")
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """A resource: what stands behind it is read at its owner."""
+
+    name: str
+    read: Callable[[], np.ndarray]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Value = Output | TensorList | _Variable
+Names = Callable[[str], str]
+
+
+def read(
+    concrete: Any,
+    inputs: Mapping[str, str],
+    outputs: Sequence[str],
+    owner: str,
+    layer_of: Names | None = None,
+    arrays_are_public: bool = False,
+) -> Graph:
+    """A concrete function as a graph.
+
+    Args:
+        concrete: of ``tf.function``, all shapes known.
+        inputs: parties by input names, in the order of the function's own arguments.
+        outputs: names of its results, in their order.
+        owner: the party that knows variables, and floating arrays that stand in the code.
+        layer_of: the layer of a scope.
+        arrays_are_public: floating arrays in the code are part of the program that all parties see.
+
+    Raises:
+        UnsupportedModelError: the function cannot be read; the text names the op and its layer.
+    """
+    reader = _Reader(concrete, owner, layer_of or (lambda scope: scope), arrays_are_public)
+    given = concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
+    arguments: list[Value] = []
+    for tensor, (name, party) in zip(given, inputs.items(), strict=True):
+        if not tensor.shape.is_fully_defined():
+            raise UnsupportedModelError(f"Input {name!r} has shape {tensor.shape}; all extents are known. Say them.")
+        arguments.append(reader.leaf(INPUT, name, tuple(tensor.shape), tensor.dtype.name, party, name=name))
+    captured = [reader.capture(outside) for outside in concrete.captured_inputs]
+    results = reader.function(concrete.graph, (*arguments, *captured), "")
+    named = {}
+    for name, value in zip(outputs, results, strict=True):
+        if not isinstance(value, Output):
+            raise UnsupportedModelError(f"Result {name!r} is no tensor. Return tensors alone.")
+        named[name] = value
+    return Graph(tuple(reader.build.nodes), named).pruned()
+
+
+class _Reader:
+    def __init__(self, concrete: Any, owner: str, layer_of: Names, arrays_are_public: bool) -> None:
+        self.build = Builder()
+        self.owner = owner
+        self.layer_of = layer_of
+        self.arrays_are_public = arrays_are_public
+        self._definitions = {f.signature.name: f for f in concrete.graph.as_graph_def().library.function}
+        self._graphs: dict[str, Any] = {}
+        self._parameters: dict[str, Output] = {}
+        self._variables = {id(v.handle): v for v in _variables(concrete)}
+
+    # --- leaves
+
+    def leaf(
+        self, op: str, path: str, shape: tuple[int, ...], dtype: str, party: str, **attributes: Any
+    ) -> Output:
+        """An Input or a Parameter."""
+        node = Node(op, (), {"party": party, **attributes}, path, self.layer_of(path), (shape,), (dtype,))
+        return Output(self.build.add(node))
+
+    def capture(self, outside: Any) -> Value:
+        """A value from outside of the function: a variable, or an array that the code refers to."""
+        if outside.dtype == tf.resource:
+            variable = self._variables.get(id(outside))
+            if variable is None:
+                raise UnsupportedModelError(
+                    f"The function refers to {outside}, which is no variable. Tables and iterators stay outside of a "
+                    "private computation: look values up before, and give the tensors."
+                )
+            return _Variable(variable.name, variable.numpy, tuple(variable.shape), variable.dtype.name)
+        return self._array(outside.numpy(), "captured")
+
+    def _array(self, value: np.ndarray, path: str) -> Output:
+        """An array in the code: the owner's, if it may be weights."""
+        # Zeros and ones are how loops and layers begin; they say nothing of a model.
+        plain = value.dtype.kind != "f" or value.size <= 1 or bool(np.all(value == 0) or np.all(value == 1))
+        if self.arrays_are_public or plain:
+            self.build.layer = self.layer_of(path.rpartition("/")[0])
+            return self.build.constant(value)
+        return self.leaf(
+            PARAMETER, path, value.shape, value.dtype.name, self.owner, source=lambda: value, kind="array", array=value
+        )
+
+    def _read_variable(self, variable: _Variable, path: str) -> Output:
+        if variable.name not in self._parameters:
+            name = variable.name.removesuffix(":0")
+            self._parameters[variable.name] = self.leaf(
+                PARAMETER, name, variable.shape, variable.dtype, self.owner, source=variable.read, kind="variable"
+            )
+        return self._parameters[variable.name]
+
+    # --- functions
+
+    def function(self, graph: Any, arguments: Sequence[Value], scope: str) -> list[Value]:
+        """The results of a function's body on these arguments."""
+        values: dict[str, Value] = {t.name: v for t, v in zip(graph.inputs, arguments, strict=True)}
+        for operation in graph.get_operations():
+            if operation.type == "Placeholder" and operation.outputs[0].name in values:
+                continue
+            results = self._operation(operation, values, scope)
+            for tensor, value in zip(operation.outputs, results, strict=False):
+                values[tensor.name] = value
+        missing = [tensor.name for tensor in graph.outputs if tensor.name not in values]
+        if missing:
+            raise UnsupportedModelError(f"The function's result {missing[0]!r} has no value.")
+        return [values[tensor.name] for tensor in graph.outputs]
+
+    def _body(self, name: str) -> Any:
+        if name not in self._graphs:
+            self._graphs[name] = function_def_to_graph(self._definitions[name])
+        return self._graphs[name]
+
+    def _operation(self, operation: Any, values: Mapping[str, Value], scope: str) -> Sequence[Value]:
+        op, path = operation.type, f"{scope}/{operation.name}".strip("/")
+        if op in _EFFECTS:
+            return []
+        given = [values[tensor.name] for tensor in operation.inputs if tensor.name in values]
+        if len(given) != len(operation.inputs):
+            if not operation.outputs:
+                return []
+            raise UnsupportedModelError(f"{op} '{path}' takes what has no value: the result of a check or an effect.")
+        if op == "Const":
+            return [self._array(tf.make_ndarray(operation.get_attr("value")), path)]
+        if op in _ALIASES:
+            return given
+        if op == "ReadVariableOp" and isinstance(given[0], _Variable):
+            return [self._read_variable(given[0], path)]
+        if op in _CALLS or op in self._definitions:
+            return self._call(operation, given, path)
+        if op in ("While", "StatelessWhile"):
+            return self._loop(operation, given, path)
+        if op in ("If", "StatelessIf", "Case", "StatelessCase"):
+            return self._branch(operation, given, path)
+        if op in LIST_OPS:
+            self.build.layer = self.layer_of(path.rpartition("/")[0])
+            return LIST_OPS[op](self.build, attributes_of(operation), *given)
+        if op == "ResourceGather" and isinstance(given[0], _Variable):
+            table = self._read_variable(given[0], path)
+            self.build.layer = self.layer_of(path.rpartition("/")[0])
+            return [self.build("GatherV2", table, given[1], self.build.constant(0, "int32"), batch_dims=0)]
+        if not all(isinstance(value, Output) for value in given):
+            raise UnsupportedModelError(
+                f"{op} '{path}' works on a variable or a list of tensors itself, which inference does not. Variables "
+                "are read, never written, in a private computation."
+            )
+        return self._node(operation, given, path)  # type: ignore[arg-type]
+
+    def _node(self, operation: Any, given: Sequence[Output], path: str) -> Sequence[Output]:
+        op = operation.type
+        if _RANDOM.search(op):
+            raise UnsupportedModelError(
+                f"{op} '{path}' draws random numbers, so inference would differ each time. Trace the model with "
+                "training=False, or draw them outside and give them as an input."
+            )
+        layer = self.layer_of(path.rpartition("/")[0])
+        self.build.layer = layer
+        if op in _SHAPES:
+            return self._shape(operation, given)
+        attributes = attributes_of(operation)
+        constants = [value.constant for value in given]
+        if all(value is not None for value in constants) and operation.outputs:
+            results = [np.asarray(r) for r in compute(op, [tf.constant(c) for c in constants], attributes)]
+            if sum(r.nbytes for r in results) <= max(_LARGEST_CONSTANT, *(c.nbytes for c in constants), 0):  # type: ignore[union-attr]
+                return [self.build.constant(r) for r in results]
+        shapes = [tensor.shape for tensor in operation.outputs]
+        if all(shape.is_fully_defined() for shape in shapes):
+            types = [(tuple(t.shape), t.dtype.name) for t in operation.outputs]
+        else:
+            types = self._types(op, given, attributes, path)
+        if op in ("ZerosLike", "OnesLike"):
+            ((shape, dtype),) = types
+            return [self.build.constant(np.full(shape, op == "OnesLike", dtype))]
+        node = Node(op, tuple(given), attributes, path, layer, *_split(types))
+        return self.build.add(node).outputs
+
+    def _types(
+        self, op: str, given: Sequence[Output], attributes: Mapping[str, Any], path: str
+    ) -> list[tuple[tuple[int, ...], str]]:
+        try:
+            return result_types(op, [(v.shape, v.dtype, v.constant) for v in given], attributes)
+        except UnsupportedModelError:
+            # An array in the code that decides a shape is public: the shape is.
+            public = [_array_value(value) if value.constant is None else value.constant for value in given]
+            try:
+                return result_types(op, [(v.shape, v.dtype, c) for v, c in zip(given, public, strict=True)], attributes)
+            except UnsupportedModelError as error:
+                raise UnsupportedModelError(
+                    f"{op} '{path}': {error} Shapes are public and known before; give sizes as Python numbers."
+                ) from None
+
+    def _shape(self, operation: Any, given: Sequence[Output]) -> list[Output]:
+        dtype = operation.outputs[0].dtype.name
+        if operation.type == "Size":
+            return [self.build.constant(int(np.prod(given[0].shape)), dtype)]
+        if operation.type == "Rank":
+            return [self.build.constant(len(given[0].shape), dtype)]
+        return [self.build.constant(np.array(value.shape, dtype)) for value in given]
+
+    # --- calls, loops, branches
+
+    def _call(self, operation: Any, given: Sequence[Value], path: str) -> Sequence[Value]:
+        name = operation.get_attr("f").name if operation.type in _CALLS else operation.type
+        definition = self._definitions[name]
+        implements = definition.attr["_implements"].s.decode() if "_implements" in definition.attr else ""
+        if implements.startswith("shareflow."):
+            return [self._composite(implements, operation, given, path)]
+        return self.function(self._body(name), given, path)
+
+    def _composite(self, implements: str, operation: Any, given: Sequence[Value], path: str) -> Output:
+        op, attributes = parse_mark(implements)
+        if plain_meaning(op) is None or not all(isinstance(value, Output) for value in given):
+            raise UnsupportedModelError(f"'{path}' is marked as {op}, which this version does not know.")
+        tensor, first = operation.outputs[0], given[0]
+        assert isinstance(first, Output)
+        shape = tuple(tensor.shape) if tensor.shape.is_fully_defined() else first.shape
+        self.build.layer = self.layer_of(path.rpartition("/")[0])
+        return self.build.custom(op, given, shape, tensor.dtype.name, attributes, path)  # type: ignore[arg-type]
+
+    def _loop(self, operation: Any, given: Sequence[Value], path: str) -> Sequence[Value]:
+        condition = self._body(operation.get_attr("cond").name)
+        body = self._body(operation.get_attr("body").name)
+        state = list(given)
+        for step in range(MOST_STEPS + 1):
+            (verdict,) = self.function(condition, state, f"{path}/condition")
+            if not isinstance(verdict, Output) or verdict.constant is None:
+                raise UnsupportedModelError(
+                    f"The loop '{path}' ends when private values say so, which would tell how long it ran. Loop a "
+                    "public number of times, and keep the result with tf.where."
+                )
+            if not verdict.constant:
+                return state
+            if step < MOST_STEPS:
+                state = self.function(body, state, f"{path}/step_{step}")
+        raise UnsupportedModelError(
+            f"The loop '{path}' takes more than {MOST_STEPS:,} steps; each is a part of the program. Use shorter "
+            "sequences, or call the private step again and again."
+        )
+
+    def _branch(self, operation: Any, given: Sequence[Value], path: str) -> Sequence[Value]:
+        chooses, arguments = given[0], given[1:]
+        if not isinstance(chooses, Output) or chooses.constant is None:
+            raise UnsupportedModelError(
+                f"The branch '{path}' is chosen by a private value, which would tell what it is. Compute both sides "
+                "and choose with tf.where."
+            )
+        if operation.type in ("Case", "StatelessCase"):
+            branches = operation.get_attr("branches")
+            number = int(chooses.constant)
+            name = branches[number if 0 <= number < len(branches) else -1].name
+        else:
+            name = operation.get_attr("then_branch" if np.all(chooses.constant) else "else_branch").name
+        return self.function(self._body(name), arguments, path)
+
+
+def _split(types: Sequence[tuple[tuple[int, ...], str]]) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    return tuple(shape for shape, _ in types), tuple(dtype for _, dtype in types)
+
+
+def _array_value(value: Output) -> np.ndarray | None:
+    return value.node.attributes.get("array") if value.node.op == PARAMETER else None
+
+
+def _variables(concrete: Any) -> Iterable[Any]:
+    found = {id(v.handle): v for v in (*concrete.graph.variables, *concrete.variables) if hasattr(v, "handle")}
+    return found.values()
+
+
+# --- marks of composite ops: how a layer says what it means as a whole
+
+
+def mark(op: str, **attributes: Any) -> str:
+    """The text by which a tf.function says that it implements an op of ours: ``experimental_implements=mark(...)``."""
+    return " ".join([op, *(f"{name}={value!r}" for name, value in attributes.items())])
+
+
+def parse_mark(text: str) -> tuple[str, dict[str, Any]]:
+    """Op and attributes of :func:`mark`."""
+    op, *rest = text.split(" ", 1)
+    pairs = re.findall(r"(\w+)=(\[[^\]]*\]|\S+)", rest[0]) if rest else []
+    return op, {name: _number(value) for name, value in pairs}
+
+
+def _number(text: str) -> Any:
+    if text.startswith("["):
+        return [float(item) for item in text[1:-1].split(",") if item.strip()]
+    return float(text) if re.search(r"[.einf]", text) else int(text)
