@@ -142,7 +142,7 @@ def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False)
     Rounds: the masking of each private operand that is not masked yet.
 
     Raises:
-        ShapeError: the inner dimensions differ.
+        ShapeError: the inner dimensions differ, or the batch axes do not broadcast.
     """
     left, right = as_operand(x), as_operand(y)
     row, column = len(left.shape) == 1, len(right.shape) == 1
@@ -156,6 +156,13 @@ def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False)
             f"A matrix product needs equal inner dimensions; got {tuple(left.shape)} and {tuple(right.shape)}"
             f"{' with transposes' if transpose_a or transpose_b else ''}: {inner[0]} against {inner[1]}."
         )
+    try:
+        np.broadcast_shapes(tuple(left.shape[:-2]), tuple(right.shape[:-2]))
+    except ValueError:
+        raise ShapeError(
+            f"A matrix product takes batch axes that broadcast: equal, or 1. Got {tuple(left.shape)} and "
+            f"{tuple(right.shape)}. Reshape one, or transpose its batch axes."
+        ) from None
     flags = {"transpose_a": transpose_a and not row, "transpose_b": transpose_b and not column}
     result = product(ops.MATMUL, left, right, **flags)
     if row:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 Conv2D = Callable[..., tf.Tensor]
@@ -47,18 +48,26 @@ def _conv3d(
     stride, step = strides[0], dilations[0]
     levels = (depth - (planes - 1) * step - 1) // stride + 1
     if planes > 1:
-        views = [x[:, i * step : i * step + (levels - 1) * stride + 1 : stride] for i in range(planes)]
         # A group's channels stay together: [group, plane, channel].
-        split = [tf.reshape(view, [batch, levels, height, width, groups, share]) for view in views]
-        x = tf.stack(split, axis=5)
+        views = [_every(x, i * step, levels, stride) for i in range(planes)]
+        x = tf.stack([tf.reshape(view, [batch, levels, height, width, groups, share]) for view in views], axis=5)
         w = tf.transpose(w, [1, 2, 0, 3, 4])
-    elif stride > 1:
-        x = x[:, ::stride]
+    else:
+        x = _every(x, 0, levels, stride)
     image = tf.reshape(x, [batch * levels, height, width, planes * channels])
     window = tf.reshape(w, [*size, planes * share, outputs])
     place = {"strides": strides[1:], "padding": padding[1:], "dilations": dilations[1:], "groups": groups}
     result = conv2d(image, window, **place)
     return tf.reshape(result, [batch, levels, *result.shape[1:]])
+
+
+def _every(x: tf.Tensor, start: int, count: int, stride: int) -> tf.Tensor:
+    """So many entries of the second axis."""
+    if count == x.shape[1]:
+        return x
+    if stride == 1:
+        return x[:, start : start + count]
+    return tf.gather(x, range(start, start + (count - 1) * stride + 1, stride), axis=1)
 
 
 # --- transposed -----------------------------------------------------------------------------------------------
@@ -84,9 +93,9 @@ class _Taps:
     inside: tuple[int, int]  # the part of y that is seen
     padding: tuple[int, int]  # around that part
 
-    def kernel(self, number: int) -> slice:
-        """The taps of one phase, turned around."""
-        return slice(self.first[number] + (self.count - 1) * self.step, None, -self.step)
+    def places(self, number: int) -> list[int]:
+        """The k of one phase, turned around."""
+        return [self.first[number] + i * self.step for i in reversed(range(self.count))]
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,7 @@ def transpose(
     results: dict[Numbers, tf.Tensor] = {}
     for taps in itertools.product(*(axis.taps for axis in axes)):
         numbers = list(itertools.product(*(range(len(tap.phases)) for tap in taps)))
-        kernels = [w[tuple(tap.kernel(n) for tap, n in zip(taps, number, strict=True))] for number in numbers]
-        kernel = _turned(kernels, groups)
+        kernel = _turned(w, [[tap.places(n) for tap, n in zip(taps, each, strict=True)] for each in numbers], groups)
         seen = (slice(None), *(slice(*tap.inside) for tap in taps))
         together = convolve(
             conv2d,
@@ -166,13 +174,18 @@ def transpose(
     return _interleaved(ordered, axes)
 
 
-def _turned(kernels: list[tf.Tensor], groups: int) -> tf.Tensor:
-    """Filters [*size, C / groups, O] as one from O to C, [*size, O / groups, groups * len(kernels) * C / groups]."""
-    *size, share, outputs = kernels[0].shape
+def _turned(w: tf.Tensor, places: Sequence[Sequence[Sequence[int]]], groups: int) -> tf.Tensor:
+    """Parts of w [*size, C / groups, O] as one filter from O to C for each of them.
+
+    ``places`` are, for each part, those along each axis of w. Gives [*places, O / groups, groups * parts * C / groups].
+    """
+    *size, share, outputs = w.shape
+    chosen = np.stack([np.ravel_multi_index(np.ix_(*part), size) for part in places], axis=-1)
+    # Whole matrices are copied; TensorFlow's slices with steps take many times as long.
+    parts = tf.gather(tf.reshape(w, [math.prod(size), share, groups, outputs // groups]), chosen)
     rank = len(size)
-    joined = tf.reshape(tf.stack(kernels, axis=rank), [*size, len(kernels), share, groups, outputs // groups])
-    turned = tf.transpose(joined, [*range(rank), rank + 3, rank + 2, rank, rank + 1])
-    return tf.reshape(turned, [*size, outputs // groups, groups * len(kernels) * share])
+    turned = tf.transpose(parts, [*range(rank), rank + 3, rank + 2, rank, rank + 1])
+    return tf.reshape(turned, [*chosen.shape[:-1], outputs // groups, groups * len(places) * share])
 
 
 def _interleaved(parts: Sequence[tf.Tensor], axes: Sequence[_Axis]) -> tf.Tensor:
