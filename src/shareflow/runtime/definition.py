@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 
@@ -39,16 +39,37 @@ def node_name(reference: str) -> str:
     return reference.removeprefix("^").partition(":")[0]
 
 
-def needed(definition: Any, fetches: Iterable[str]) -> set[str]:
-    """Names of the nodes that the fetched nodes depend on, themselves included."""
+def needed(definition: Any, fetches: Iterable[str], given: Container[str] = ()) -> set[str]:
+    """Names of the nodes that the fetched nodes depend on, themselves included.
+
+    Args:
+        given: nodes whose values are there: neither they nor what they alone depend on are needed.
+    """
     inputs = {node.name: node.input for node in definition.node}
     waiting, seen = list(fetches), set()
     while waiting:
         name = waiting.pop()
-        if name not in seen:
+        if name not in seen and name not in given:
             seen.add(name)
             waiting += [node_name(reference) for reference in inputs[name]]
     return seen
+
+
+def subgraph(definition: Any, fetches: Iterable[str], given: Container[str] = ()) -> Any:
+    """The part of a GraphDef that `needed` names, with the whole library; its nodes keep their order.
+
+    The nodes left still take from the given ones, but wait for none of them: a value that is there is not waited for.
+    """
+    kept = needed(definition, fetches, given)
+    part = type(definition)(versions=definition.versions, library=definition.library)
+    for node in definition.node:
+        if node.name in kept:
+            copy = part.node.add()
+            copy.CopyFrom(node)
+            if any(reference.startswith("^") for reference in node.input):
+                still = [r for r in node.input if not (r.startswith("^") and node_name(r) in given)]
+                copy.input[:] = still
+    return part
 
 
 def called_functions(definition: Any) -> set[str]:

@@ -1,7 +1,7 @@
 """All parties side by side in one process: the embedded default.
 
-The parties' operations run in one TensorFlow runtime, their pins taken off; TensorFlow runs what does not
-wait for a message in parallel. What each party computes, and what crosses, is what the pinned graph says.
+The parties' operations run in one TensorFlow runtime, their pins taken off, one after the other as they were traced
+(memory_plan.py); each uses all threads. What each party computes, and what crosses, is what the pinned graph says.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 from shareflow.errors import EncodingError, from_graph
 from shareflow.party.send import Kind, parse
-from shareflow.runtime.definition import without_devices
+from shareflow.runtime.definition import subgraph, without_devices
+from shareflow.runtime.memory_plan import in_trace_order
 from shareflow.runtime.program import Program
 
 # Elements of the largest tensor up to which one thread is faster.
 _SMALL = 1 << 16
+# Nodes up to which TensorFlow's passes over a graph are worth their time: they save a twentieth of a short run, and
+# take seconds where a network has a hundred layers.
+_FEW = 1 << 12
+_OPTIONS = config_pb2.ConfigProto()
+_OPTIONS.graph_options.rewrite_options.disable_meta_optimizer = True
+_AS_IT_IS = _OPTIONS.SerializeToString()
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,9 @@ class LocalProgram:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        definition = without_devices(program.graph.as_graph_def())
-        self._graph = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
-        self._whole = self._prune(program.feeds, (*program.outputs, *program.effects))
         self._executor = "SINGLE_THREADED_EXECUTOR" if _is_small(program) else ""
+        self._whole = self._part(program.feeds, program.outputs, program.effects)
+        self._options = "" if len(program.graph.get_operations()) <= _FEW else _AS_IT_IS
         self._halves: tuple[Any, Any] | None = None
 
     def run(self, arguments: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -56,8 +63,8 @@ class LocalProgram:
             ]
             feeds = self.program.feeds
             self._halves = (
-                self._prune(feeds, dealt) if dealt else None,
-                self._prune((*feeds, *dealt), (*self.program.outputs, *self.program.effects)),
+                self._part(feeds, dealt) if dealt else None,
+                self._part((*feeds, *dealt), self.program.outputs, self.program.effects),
             )
         offline, online = self._halves
         values = self.program.values(arguments)
@@ -69,15 +76,34 @@ class LocalProgram:
         _wait(outputs)
         return outputs, Timing(middle - began, time.perf_counter() - middle)
 
-    def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[Any]) -> Any:
-        graph = self._graph.graph
+    def _part(
+        self, feeds: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor], effects: Sequence[tf.Operation] = ()
+    ) -> Any:
+        """A function from the feeds to the outputs: the program's graph as far as they need it."""
+        fed = {feed.op.name: i for i, feed in enumerate(feeds)}
+        definition = without_devices(self.program.graph.as_graph_def())
+        wanted = [*(output.op.name for output in outputs), *(effect.name for effect in effects)]
+        definition = in_trace_order(subgraph(definition, wanted, fed))
+        used = {reference for node in definition.node for reference in node.input}
+        given = {name: i for name, i in fed.items() if name in used}
 
-        def here(item: Any) -> Any:
-            if isinstance(item, tf.Operation):
-                return graph.get_operation_by_name(item.name)
-            return graph.get_tensor_by_name(item.name)
+        def body(*values: tf.Tensor) -> list[tf.Tensor]:
+            made = [output for output in outputs if output.op.name not in fed]
+            elements = tf.graph_util.import_graph_def(
+                definition,
+                input_map={name: values[i] for name, i in given.items()},
+                return_elements=[*(output.name for output in made), *(effect.name for effect in effects)],
+                name="",
+            )
+            results = dict(zip((output.name for output in made), elements, strict=False))
+            graph: Any = tf.compat.v1.get_default_graph()
+            graph.control_outputs.extend(elements[len(made) :])
+            return [
+                tf.identity(values[fed[output.op.name]] if output.op.name in fed else results[output.name])
+                for output in outputs
+            ]
 
-        return self._graph.prune([here(feed) for feed in feeds], [here(fetch) for fetch in fetches])
+        return tf.compat.v1.wrap_function(body, [tf.TensorSpec(feed.shape, feed.dtype) for feed in feeds])
 
     def _call(self, function: Any, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         try:
@@ -85,6 +111,7 @@ class LocalProgram:
                 args=[*values, *function.captured_inputs],
                 Tout=[output.dtype for output in function.outputs],
                 f=function,
+                config_proto=self._options,
                 executor_type=self._executor,
             )
         except tf.errors.InvalidArgumentError as error:
