@@ -571,6 +571,15 @@ def test_nobody_there(pair, tmp_path):
     pair.start(LEADER)
 
 
+def test_a_time_limit_tells_why_earlier_tries_failed(pair, client):
+    pair.script = once(
+        lambda asked: asked.say(LEADER, type="error", request=asked.number, text="the disk is full", retry=True),
+        lambda asked: None,
+    )
+    with pytest.raises(TimeLimitError, match=r"not answered within.* ended with: server0 .*the disk is full"):
+        client.predict(samples(1, 2, 3), entry="double", time_limit=1.0)
+
+
 def test_connecting_takes_no_longer_than_the_request_may(pair, tmp_path):
     """Where a server's machine takes the connection and says nothing, as over a line that carries one way."""
     path = write_config(tmp_path, pair, limits="connect = 600")

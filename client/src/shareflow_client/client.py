@@ -23,7 +23,7 @@ import numpy as np
 from shareflow_client.answer import Answer
 from shareflow_client.client_config import ClientConfig, load_config
 from shareflow_client.entry_rows import EntryRows
-from shareflow_client.errors import ChannelError, PeerError, RequestError
+from shareflow_client.errors import ChannelError, PeerError, RequestError, TimeLimitError
 from shareflow_client.link import UnreachableError
 from shareflow_client.manifest import Manifest
 from shareflow_client.order import Order
@@ -267,10 +267,15 @@ class Client:
         calls: _Calls,
     ) -> tuple[dict[str, np.ndarray], int]:
         deadline = time.monotonic() + limit
-        tries = 0
+        tries, before = 0, ""
         while True:
             try:
                 return self._try(entry, inputs, rows, label, deadline, calls)
+            except TimeLimitError as error:
+                if not before:
+                    raise
+                # A server that was asked again says nothing new until its own limit is over.
+                raise TimeLimitError(f"{error} The try before this one ended with: {before}") from None
             except (RequestError, ChannelError) as error:
                 pause = min(_FIRST_PAUSE * 2**tries, _LONGEST_PAUSE) * self._session.pace
                 tries += 1
@@ -278,6 +283,7 @@ class Client:
                 if late or tries > self.config.limits.retries or calls.given_up.is_set() or not self._again(error):
                     raise
                 _log.info("try %d of a request for %s failed, another follows: %s", tries, entry.name, error)
+                before = str(error)
                 calls.given_up.wait(pause)
 
     def _again(self, error: RequestError | ChannelError) -> bool:
