@@ -160,8 +160,8 @@ def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False)
         np.broadcast_shapes(tuple(left.shape[:-2]), tuple(right.shape[:-2]))
     except ValueError:
         raise ShapeError(
-            f"A matrix product takes batch axes that broadcast: equal, or 1. Got {tuple(left.shape)} and "
-            f"{tuple(right.shape)}. Reshape one, or transpose its batch axes."
+            f"A matrix product takes batch axes that broadcast: equal, or 1. Got {list(left.shape)} and "
+            f"{list(right.shape)}. Reshape one, or transpose its batch axes."
         ) from None
     flags = {"transpose_a": transpose_a and not row, "transpose_b": transpose_b and not column}
     result = product(ops.MATMUL, left, right, **flags)
