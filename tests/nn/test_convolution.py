@@ -496,3 +496,30 @@ def test_the_oracle_can_tell():
     turned = convolution(case.x, case.w, strides, tuple(side[::-1] for side in sides), dilations, groups)
     with pytest.raises(AssertionError):
         exactly(got, turned)
+
+
+# --- other operands -------------------------------------------------------------------------------------------
+
+
+def test_a_private_variable_and_a_tensor_of_the_graph():
+    case = Case((1, 6, 5, 2), (3, 3, 2, 3), "SAME", 2)
+    kernel, constant = sf.PrivateVariable(sf.private_tensor(case.w, "bob")), tf.constant(case.w)
+
+    @sf.function
+    def program(x: Any, y: Any) -> Any:
+        public = tf.identity(constant)
+        results = case.forward(x, kernel), case.forward(x, public), case.back(y, kernel), case.back(y, public)
+        return [result.reveal("receiver") for result in results]
+
+    strides, sides, dilations, groups = case.place
+    forward = convolution(case.x, case.w, *case.place)
+    back = transposed(case.y, case.w, case.image[1:-1], strides, sides, dilations, groups)
+    for got, wanted in zip(program(*shared(sf.SPDZ(), case.x, case.y)), (forward, forward, back, back), strict=True):
+        exactly(got.numpy(), wanted)
+
+
+def test_layers_of_one_owners_float32_stay_float32():
+    x = sf.private_tensor(np.ones((1, 4, 4, 2), np.float32), "alice")
+    w = sf.private_tensor(np.ones((2, 2, 3, 2), np.float32), "alice")
+    assert nn.conv2d_transpose(x, w).plaintext.dtype == tf.float32
+    assert nn.conv3d(x.reshape(1, 4, 4, 2, 1), np.ones((2, 2, 2, 1, 1))).plaintext.dtype == tf.float32

