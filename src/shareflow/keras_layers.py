@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
+from shareflow.compiler.mark import mark
 from shareflow.nn.polynomial_fit import relu_polynomial
 
 
@@ -41,10 +44,11 @@ class PolynomialReLU(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """p(x) by Horner's rule, element by element; the shape and dtype of `inputs`."""
-        result = float(self._coefficients[-1])
-        for coefficient in self._coefficients[-2::-1]:
-            result = result * inputs + float(coefficient)
-        return result
+        coefficients = tuple(float(c) for c in self._coefficients)
+        if isinstance(inputs, tf.Tensor):
+            # As one function with a mark, so that the compiler sees the polynomial and not its steps.
+            return _marked(coefficients, self.bound)(inputs)
+        return _horner(coefficients, inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the input."""
@@ -53,3 +57,16 @@ class PolynomialReLU(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs to build the layer again."""
         return {**super().get_config(), "degree": self.degree, "bound": self.bound}
+
+
+def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
+    result: Any = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        result = result * x + coefficient
+    return result
+
+
+@functools.cache
+def _marked(coefficients: tuple[float, ...], bound: float) -> Any:
+    text = mark("shareflow.polynomial", coefficients=list(coefficients), bound=bound)
+    return tf.function(functools.partial(_horner, coefficients), autograph=False, experimental_implements=text)

@@ -1,21 +1,21 @@
-"""A Keras model as a plan: its owner loads the weights, clients ask for predictions."""
+"""A model as a plan: its owner loads the weights, clients ask for predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from shareflow.compiler.keras_chain import chain_of
-from shareflow.compiler.keras_layers import Step, convert
-from shareflow.compiler.model_steps import finish, kept_bits, named, scope_name
-from shareflow.compiler.pool_before_relu import pool_before_relu
-from shareflow.nn.layer import Layer
-from shareflow.party.party import Party, as_party
-from shareflow.planning import Entry, Input, array_inputs, plan
+from shareflow.compiler.front.source import Argument
+from shareflow.compiler.model import Model, source_of
+from shareflow.compiler.parameters import check_same_parameters
+from shareflow.compiler.private_graph import finish
+from shareflow.compiler.scope import scope_name
+from shareflow.errors import UnsupportedModelError
+from shareflow.party.party import Party
+from shareflow.planning import Entry, Input, plan
 from shareflow.protocol.default import current_protocol
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor
@@ -24,81 +24,96 @@ from shareflow.runtime.plan import Plan
 LOAD, PREDICT = "load", "predict"
 # One row for a single request, more for those that wait together.
 BATCH_SIZES = (1, 8, 32)
+# Elements that one sample's values have in all: a model with more of them gains nothing from a batch, and a plan holds
+# a graph for each batch size.
+_LARGE = 1 << 21
 
 
 def compile_model(
-    model: keras.Model,
+    model: Any,
     *,
     owner: Party | str,
     client: Party | str,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    parties: Mapping[str, Party | str] | None = None,
+    inputs: Mapping[str, Argument] | None = None,
+    batch_sizes: Sequence[int] | None = None,
     protocol: Protocol | None = None,
 ) -> Plan:
     """A plan with two entries: ``load`` takes the owner's weights and keeps them as masked shares; ``predict`` takes
-    one sample [*input_shape] (float32) of a client, and gives it the scores.
+    one sample of a client, and gives it the scores.
 
     The plan depends on the model's layers and shapes, and on no weight.
 
     Args:
-        model: a built Sequential or linear functional Keras 3 model.
-        owner: the party that knows the weights.
-        client: the party that asks and alone learns the result.
-        batch_sizes: a graph is traced for each; requests that wait together are computed together.
+        model: a built Keras 3 model of any topology, a tf.function, or the path of a saved model.
+        owner: the party that knows variables, and floating arrays in the code.
+        client: the party that asks and alone learns the results.
+        parties: other parties that bring inputs, by input name.
+        inputs: shapes and types by name, of a function that has no input signature.
+        batch_sizes: a graph is traced for each; requests that wait together are computed together. By default 1, 8
+            and 32, and 1 alone for large models.
         protocol: the current one by default.
 
     Raises:
-        UnsupportedModelError: the model, or one of its layers, cannot be made private.
+        UnsupportedModelError: the model, or an op of it, cannot be made private.
         PlanError: batch sizes or parties that do not go together.
     """
     meeting = protocol or current_protocol()
-    return plan(entries_of(model, as_party(owner), as_party(client), batch_sizes, meeting), meeting)
+    prepared = Model(source_of(model, inputs), owner, client, meeting.fixed_point, parties)
+    return plan(entries_of(prepared, batch_sizes, meeting), meeting)
 
 
-def entries_of(
-    model: keras.Model, owner: Party, client: Party, batch_sizes: Sequence[int], protocol: Protocol
-) -> dict[str, Entry]:
+def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:
     """The entries of :func:`compile_model`, before they are traced."""
-    shape, links = chain_of(model)
-    found, final = convert(links)
-    steps = named(found, [link.layer for link in links])
-    parameters = _parameters(steps)
-    scale = protocol.fixed_point.fractional_bits
+    batched = model.source.batched
+    sizes = tuple(_usual_sizes(model) if batch_sizes is None else batch_sizes) if batched else ()
+    parameters = model.compiled(1).parameters
+    for size in sizes:
+        check_same_parameters(parameters, model.compiled(size).parameters, size)
 
     def load(**weights: PrivateTensor) -> dict[str, PrivateTensor]:
         kept = {}
         for name, value in weights.items():
             with tf.name_scope(scope_name(name)):
-                kept[name] = value.shared(protocol, kept_bits(name.rpartition("/")[2], scale))
+                kept[name] = value.shared(protocol, parameters[name].fractional_bits)
         return kept
 
-    def predict(x: PrivateTensor, **weights: PrivateTensor) -> PrivateTensor:
-        layers = pool_before_relu(tuple((name, _layer(name, step, weights)) for name, step in steps.items()))
-        y = x.shared(protocol)
-        for name, layer in layers:
-            with tf.name_scope(scope_name(name)):
-                y = layer(y)
-        return finish(y.reveal(client), client, final)
+    def predict(**values: PrivateTensor) -> PrivateTensor | dict[str, PrivateTensor]:
+        inputs = {name: values[name].shared(protocol) for name in model.source.inputs}
+        first = next(iter(model.source.inputs))
+        compiled = model.compiled(values[first].shape[0] if sizes else 1)
+        results = {
+            name: finish(value.reveal(model.client), model.client, compiled.activations.get(name))
+            for name, value in compiled.run(inputs, values, protocol).items()
+        }
+        return next(iter(results.values())) if len(results) == 1 else results
 
     names = tuple(parameters)
-    return {
-        LOAD: Entry(load, array_inputs(parameters, owner), keeps=names),
-        PREDICT: Entry(predict, {"x": Input(client, shape)}, uses=names, batch_sizes=tuple(batch_sizes)),
+    arrays = {
+        name: Input(model.owner, parameter.shape, parameter.output.dtype) for name, parameter in parameters.items()
     }
+    brought = {
+        name: Input(model.parties[name], argument.shape, argument.dtype)
+        for name, argument in model.source.inputs.items()
+    }
+    clash = set(arrays) & set(brought)
+    if clash:
+        raise UnsupportedModelError(f"Input {sorted(clash)[0]!r} has the name of a parameter. Rename the input.")
+    entries = {PREDICT: Entry(predict, brought, uses=names, batch_sizes=sizes)}
+    return {LOAD: Entry(load, arrays, keeps=names), **entries} if names else entries
 
 
-def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """The inputs of ``load`` for a model: its weights by name, batch normalisation folded in.
+def parameters_of(model: Any, inputs: Mapping[str, Argument] | None = None) -> dict[str, np.ndarray]:
+    """The inputs of ``load`` for a model: what its owner shares, by name, batch normalisation folded in.
 
     Raises:
         UnsupportedModelError: as :func:`compile_model`.
     """
-    links = chain_of(model)[1]
-    return _parameters(named(convert(links)[0], [link.layer for link in links]))
+    point = current_protocol().fixed_point
+    return Model(source_of(model, inputs), "model-owner", "client", point).parameters()
 
 
-def _parameters(steps: Mapping[str, Step]) -> dict[str, np.ndarray]:
-    return {f"{name}/{part}": value for name, step in steps.items() for part, value in step.parameters.items()}
-
-
-def _layer(name: str, step: Step, weights: Mapping[str, Any]) -> Layer:
-    return step.make(**{part: weights[f"{name}/{part}"] for part in step.parameters})
+def _usual_sizes(model: Model) -> tuple[int, ...]:
+    steps = model.compiled(1).steps
+    elements = sum(int(np.prod(shape)) for node in steps for shape in node.shapes)
+    return (1,) if elements > _LARGE else BATCH_SIZES

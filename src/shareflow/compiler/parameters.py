@@ -11,6 +11,7 @@ import numpy as np
 from shareflow.compiler.evaluate import parameter_values
 from shareflow.compiler.graph import INPUT, Graph, Node, Output
 from shareflow.compiler.scales import scales_of
+from shareflow.errors import UnsupportedModelError
 from shareflow.ring.fixed_point import FixedPoint
 
 # Ops that make a small value larger: they are done after sharing, on shares, where they cost nothing.
@@ -37,18 +38,21 @@ class Parameter:
         return self.output.shape
 
 
-def parameters_of_graph(graph: Graph, owner: str, point: FixedPoint) -> dict[str, Parameter]:
-    """By name: the layer that uses it, and what for."""
+def parameters_of_graph(
+    graph: Graph, owner: str, point: FixedPoint, narrowed: Mapping[str, int] | None = None
+) -> dict[str, Parameter]:
+    """By name: the layer that uses it, and what for. Those in ``narrowed`` are kept with the bits that stand there."""
     frontier = _frontier(graph, owner)
-    bits = scales_of(graph, frontier, point)
     counts: Counter[str] = Counter()
-    named = {}
+    outputs: dict[str, Output] = {}
     for output, user in frontier.items():
         role = _ROLES.get(user.op, user.op.lower())
         name = f"{user.layer}/{role}" if user.layer else role
         counts[name] += 1
-        named[name if counts[name] == 1 else f"{name}_{counts[name]}"] = Parameter(output, bits[output])
-    return named
+        outputs[name if counts[name] == 1 else f"{name}_{counts[name]}"] = output
+    given = {outputs[name]: bits for name, bits in (narrowed or {}).items()}
+    bits = scales_of(graph, frontier, point, given)
+    return {name: Parameter(output, bits[output]) for name, output in outputs.items()}
 
 
 def values_of(graph: Graph, parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
@@ -81,3 +85,13 @@ def _narrow(value: Output) -> Output:
     while value.node.op in _WIDENING:
         value = value.node.inputs[0]
     return value
+
+def check_same_parameters(parameters: Mapping[str, Parameter], other: Mapping[str, Parameter], batch: int) -> None:
+    """Raises an UnsupportedModelError where a batch size needs other parameters than a single sample."""
+    one, many = ({name: (p.shape, p.fractional_bits) for name, p in found.items()} for found in (parameters, other))
+    if one != many:
+        differ = sorted(name for name in {*one, *many} if one.get(name) != many.get(name))
+        raise UnsupportedModelError(
+            f"Parameter '{differ[0]}' depends on the batch size: {one.get(differ[0])} for one sample, "
+            f"{many.get(differ[0])} for {batch}. Give batch_sizes=[1], or let the model not use its batch size."
+        )

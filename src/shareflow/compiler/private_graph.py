@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +18,10 @@ from shareflow.compiler.parameters import Parameter, parameters_of_graph
 from shareflow.compiler.scales import PRODUCTS, STRUCTURE
 from shareflow.compiler.scope import scope_name
 from shareflow.errors import UnsupportedModelError
+from shareflow.party.party import Party
+from shareflow.protocol.placement import private_tensor
 from shareflow.protocol.protocol import Protocol
-from shareflow.protocol.tensor import PrivateTensor
+from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 from shareflow.ring.fixed_point import FixedPoint
 from shareflow.share.known import Known
 
@@ -40,15 +42,20 @@ class PrivateGraph:
 
     @classmethod
     def make(
-        cls, graph: Graph, owner: str, point: FixedPoint, activations: Mapping[str, str] | None = None
+        cls,
+        graph: Graph,
+        owner: str,
+        point: FixedPoint,
+        activations: Mapping[str, str] | None = None,
+        narrowed: Mapping[str, int] | None = None,
     ) -> PrivateGraph:
-        """Parameters are what secret nodes take from the owner.
+        """Parameters are what secret nodes take from the owner; those in ``narrowed`` have so many fractional bits.
 
         Raises:
             UnsupportedModelError: an op on shares has no handler.
         """
-        found = cls(graph, parameters_of_graph(graph, owner, point), dict(activations or {}))
-        check_supported([node for node in found.steps if node.op not in (CONSTANT, INPUT)])
+        found = cls(graph, parameters_of_graph(graph, owner, point, narrowed), dict(activations or {}))
+        check_supported([node for node in found.steps if any(graph.secret(output) for output in node.outputs)])
         return found
 
     @functools.cached_property
@@ -64,25 +71,76 @@ class PrivateGraph:
                 waiting += [value for value in node.inputs if value not in begun]
         return tuple(node for node in self.graph.nodes if node in needed)
 
+    @functools.cached_property
+    def layers(self) -> tuple[tuple[str, tuple[Node, ...]], ...]:
+        """The steps by the layers that made them, in the order in which they are computed."""
+        found: list[tuple[str, list[Node]]] = []
+        for node in self.steps:
+            if node.op in (CONSTANT, INPUT):
+                continue
+            if not found or found[-1][0] != node.layer:
+                found.append((node.layer, []))
+            found[-1][1].append(node)
+        counts: Counter[str] = Counter()
+        named = []
+        for layer, nodes in found:
+            counts[layer] += 1
+            name = layer or "model"
+            named.append((name if counts[layer] == 1 else f"{name}, part {counts[layer]}", tuple(nodes)))
+        return tuple(named)
+
     def run(
-        self, inputs: Mapping[str, PrivateTensor], parameters: Mapping[str, Any], protocol: Protocol
+        self, inputs: Mapping[str, PrivateValue], parameters: Mapping[str, PrivateValue], protocol: Protocol
     ) -> dict[str, PrivateTensor]:
         """The results by name, shared. ``parameters`` by name, shared or as variables."""
+        values = self.run_part(self.steps, self.begin(inputs, parameters))
+        return self.results(values, protocol)
+
+    def begin(self, inputs: Mapping[str, PrivateValue], parameters: Mapping[str, PrivateValue]) -> dict[Output, Value]:
+        """What the steps begin with: inputs, parameters and public values."""
         values: dict[Output, Value] = {p.output: parameters[name].read() for name, p in self.parameters.items()}
-        reused = _reused(self.graph)
         for node in self.steps:
-            if node.op == CONSTANT:
-                values[Output(node)] = node.attributes["value"]
-                continue
             if node.op == INPUT:
                 values[Output(node)] = inputs[node.attributes["name"]].read()
-                continue
-            with tf.name_scope(scope_name(node.layer)):
-                results = compute_node(node, [values[value] for value in node.inputs])
-                for output, result in zip(node.outputs, results, strict=True):
-                    shared = isinstance(result, PrivateTensor) and result.protocol is not None
-                    values[output] = result.ready().reusable() if shared and output in reused else result
+            elif node.op == CONSTANT:
+                values[Output(node)] = node.attributes["value"]
+        return values
+
+    def run_part(self, nodes: Sequence[Node], values: Mapping[Output, Value]) -> dict[Output, Value]:
+        """What these nodes add to the values that there are."""
+        found = dict(values)
+        scopes: dict[str, str] = {}
+        for node in nodes:
+            if node.op not in (CONSTANT, INPUT):
+                # A scope that is entered again by its full name is the same one; by its short name it would get a number.
+                with tf.name_scope(scopes.get(node.layer, scope_name(node.layer))) as scope:
+                    scopes[node.layer] = scope
+                    results = compute_node(node, [found[value] for value in node.inputs])
+                    for output, result in zip(node.outputs, results, strict=True):
+                        found[output] = self.kept(output, result)
+        return found
+
+    def results(self, values: Mapping[Output, Value], protocol: Protocol) -> dict[str, PrivateTensor]:
+        """The results by name."""
         return {name: _shared(values[output], protocol) for name, output in self.graph.outputs.items()}
+
+    def kept(self, output: Output, value: Value) -> Value:
+        """A result as later steps find it: masked at once, where several of them need that."""
+        if output in self._reused and isinstance(value, PrivateTensor) and value.protocol is not None:
+            return value.ready().reusable()
+        return value
+
+    @functools.cached_property
+    def _reused(self) -> set[Output]:
+        return _reused(self.graph)
+
+
+def finish(scores: PrivateTensor, receiver: Party, activation: str | None) -> PrivateTensor:
+    """What the receiver of a result still applies to it, in plaintext."""
+    if activation is None:
+        return scores
+    with receiver:
+        return private_tensor(tf.nn.softmax(scores.plaintext), receiver)
 
 
 def compute_node(node: Node, values: Sequence[Value]) -> Sequence[Value]:

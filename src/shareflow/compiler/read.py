@@ -17,8 +17,9 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from shareflow.compiler.composite import plain_meaning
-from shareflow.compiler.graph import CONSTANT, INPUT, PARAMETER, Builder, Graph, Node, Output
+from shareflow.compiler.graph import INPUT, PARAMETER, Builder, Graph, Node, Output
 from shareflow.compiler.inference import attributes_of, compute, result_types
+from shareflow.compiler.mark import parse_mark
 from shareflow.compiler.tensor_list import LIST_OPS, TensorList
 from shareflow.errors import UnsupportedModelError
 
@@ -314,24 +315,3 @@ def _array_value(value: Output) -> np.ndarray | None:
 def _variables(concrete: Any) -> Iterable[Any]:
     found = {id(v.handle): v for v in (*concrete.graph.variables, *concrete.variables) if hasattr(v, "handle")}
     return found.values()
-
-
-# --- marks of composite ops: how a layer says what it means as a whole
-
-
-def mark(op: str, **attributes: Any) -> str:
-    """The text by which a tf.function says that it implements an op of ours: ``experimental_implements=mark(...)``."""
-    return " ".join([op, *(f"{name}={value!r}" for name, value in attributes.items())])
-
-
-def parse_mark(text: str) -> tuple[str, dict[str, Any]]:
-    """Op and attributes of :func:`mark`."""
-    op, *rest = text.split(" ", 1)
-    pairs = re.findall(r"(\w+)=(\[[^\]]*\]|\S+)", rest[0]) if rest else []
-    return op, {name: _number(value) for name, value in pairs}
-
-
-def _number(text: str) -> Any:
-    if text.startswith("["):
-        return [float(item) for item in text[1:-1].split(",") if item.strip()]
-    return float(text) if re.search(r"[.einf]", text) else int(text)

@@ -6,7 +6,7 @@ A wrong guess here costs time, never correctness: operations adapt the scales th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from shareflow.compiler.graph import Graph, Node, Output
 from shareflow.protocol.arithmetic import multiplier_bits
@@ -26,20 +26,26 @@ STRUCTURE = (
 )
 
 
-def scales_of(graph: Graph, parameters: Iterable[Output], point: FixedPoint) -> dict[Output, int]:
-    """Fractional bits of each parameter: a product's where it is only ever added to products, else the encoding's."""
+def scales_of(
+    graph: Graph, parameters: Iterable[Output], point: FixedPoint, narrowed: Mapping[Output, int] | None = None
+) -> dict[Output, int]:
+    """Fractional bits of each parameter: a product's where it is only ever added to products, else the encoding's.
+
+    Those in ``narrowed`` have the bits that stand there, and products with them accordingly fewer.
+    """
+    given = narrowed or {}
     usual = point.fractional_bits
     wanted = set(parameters)
     bits: dict[Output, int] = {}
     for node in graph.nodes:
         found = _bits(graph, node, bits, wanted, point)
         for value in node.outputs:
-            bits[value] = found
+            bits[value] = given.get(value, found)
     kept = {}
     for parameter in wanted:
         uses = graph.users.get(parameter, ())
         sums = [_other_bits(node, parameter, bits, usual) for node in uses if node.op in SUMS]
-        kept[parameter] = min(sums) if sums and len(sums) == len(uses) else usual
+        kept[parameter] = given.get(parameter, min(sums) if sums and len(sums) == len(uses) else usual)
     return kept
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow's lists of tensors (TensorArray, loops of recurrent layers) while a graph is read: each is a Python list."""
+"""TensorFlow's lists of tensors (TensorArray, loops of recurrent layers), while a graph is read, as Python's."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from shareflow.compiler.front.source import Argument, Source
 from shareflow.errors import UnsupportedModelError
 
 # Where Keras begins a new word in the name of a layer that it names after its class.
-_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])")
 
 
 def keras_source(model: keras.Model) -> Source:
@@ -112,7 +112,7 @@ def _layer_names(model: Any) -> Callable[[str], str]:
     for layer in _layers(model):
         if layer.name in canonical:
             continue
-        automatic = _SNAKE.sub("_", type(layer).__name__).lower()
+        automatic = _WORD.sub("_", type(layer).__name__).lower()
         if re.fullmatch(rf"{automatic}(_\d+)?", layer.name):
             canonical[layer.name] = f"{automatic}_{counts[automatic]}" if counts[automatic] else automatic
             counts[automatic] += 1
