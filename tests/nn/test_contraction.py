@@ -230,6 +230,41 @@ def test_it_is_bilinear(equation, seed):
     np.testing.assert_array_equal(contract(x, y - v), contract(x, y) - contract(x, v))
 
 
+@st.composite
+def dotted(draw: Any) -> tuple[str, list[tuple[int, ...]]]:
+    """An equation of one to three terms with dots, and shapes whose dots broadcast."""
+    sizes = {label: draw(st.integers(1, 3)) for label in "abcd"}
+    dots = draw(st.lists(st.integers(1, 3), max_size=2))
+    terms, shapes, used = [], [], 0
+    for _ in range(draw(st.integers(1, 3))):
+        labels = draw(st.lists(st.sampled_from("abcd"), max_size=3))
+        place = draw(st.integers(-1, len(labels)))
+        if place < 0:
+            terms.append("".join(labels))
+            shapes.append(tuple(sizes[label] for label in labels))
+            continue
+        own = [draw(st.sampled_from([1, n])) for n in dots[draw(st.integers(0, len(dots))) :]]
+        used = max(used, len(own))
+        terms.append("".join([*labels[:place], "...", *labels[place:]]))
+        shapes.append((*(sizes[x] for x in labels[:place]), *own, *(sizes[x] for x in labels[place:])))
+    present = sorted(set("".join(terms)) - {"."})
+    result = list(draw(st.permutations(present))[: draw(st.integers(0, len(present)))])
+    if used or draw(st.booleans()):
+        result.insert(draw(st.integers(0, len(result))), "...")
+    return ",".join(terms) + "->" + "".join(result), shapes
+
+
+@settings(max_examples=150, deadline=None)
+@given(dotted())
+def test_any_equation_with_dots_is_numpys(case):
+    equation, shapes = case
+    values = values_of(shapes)
+    got = nn.einsum(equation, *(sf.private_tensor(v, "alice") for v in values)).numpy()
+    wanted = np.einsum(equation, *values)
+    assert got.shape == wanted.shape
+    np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+
+
 # --- cost and plans -------------------------------------------------------------------------------------------
 
 
@@ -247,6 +282,19 @@ def test_an_operand_is_masked_once_for_all_sums():
     with sf.crossings() as crossed:
         nn.einsum("ij,jk->ik", x, y), nn.einsum("ij,kj->ki", x, y), nn.einsum("ii,jj->", x, y), x @ y
     assert [c.kind.value for c in crossed].count("opening") == 4
+
+
+def test_bits_of_comparisons_are_operands():
+    x = on_grid((3, 3))
+    bits = shared(x) > 0
+    wanted = (x > 0).astype(float)
+    exactly(nn.einsum("ij->ji", bits).reveal("bob").numpy(), wanted.T)
+    exactly(nn.einsum("ii->", bits).reveal("bob").numpy(), np.trace(wanted))
+    exactly(nn.einsum("ij,jk->ik", bits, shared(x)).reveal("bob").numpy(), wanted @ x)
+    exactly(
+        nn.conv1d(bits[None], np.ones((2, 3, 1))).reveal("bob").numpy(),
+        (wanted[:-1] + wanted[1:]).sum(1)[None, :, None],
+    )
 
 
 def test_a_square_is_masked_once():
