@@ -441,19 +441,21 @@ def masked_relu(spdz: SPDZ, x: Masked, bits: int, size: int) -> Additive:
     x d = (alpha + a)(m + (1 - 2m) l) = alpha m + m a + (1 - 2m)(alpha l + a l)
 
     with S2 correcting l and a l. With truncation a stands for the linear expression of truncation.py in
-    t = a >> bits and v = a63, and S2 corrects l, t, v, t l, v l.
+    t = a >> bits and v = a63, and S2 corrects l, t, v, t l, v l. What is compared is then the truncated value y, which
+    has fewer bits: max(y, 0) is the same whether d = [y >= 0] or [x >= 0].
 
     Rounds: those of the comparison. Offline besides it: 16 bytes an element, 40 with truncation.
     """
     servers, dealer = spdz.servers, spdz.dealer
-    d = spdz.comparison.at_least(x, size=size).row()
-    bit = _deal_bit(spdz, d)
     if not bits:
-        return _select(spdz, d, x, bit)
-    hidden, l = bit  # noqa: E741 - the formula's letter
+        d = spdz.comparison.at_least(x, size=size).row()
+        return _select(spdz, d, x, _deal_bit(spdz, d))
     t, v = ExactWrap.mask_parts(x, bits)
+    y = ExactWrap.shifted(x, t, bits)
+    d = spdz.comparison.at_least(y, size=ExactWrap.shifted_size(bits, size)).row()
+    hidden, l = _deal_bit(spdz, d)  # noqa: E741 - the formula's letter
     with dealer:
-        whole_t = kernels.shift_right_logical(x.mask, bits) * hidden
+        whole_t = y.mask * hidden
         whole_v = kernels.shift_right_logical(x.mask, 63) * hidden
     tl, vl = correct(servers, dealer, whole_t), correct(servers, dealer, whole_v)
 

@@ -24,7 +24,8 @@ from shareflow.share.masked import Masked
 from shareflow.share.share import Share
 
 # z' = z + 2^62 lies in [0, 2^63) for |z| < 2^62.
-OFFSET = 1 << 62
+SIZE = 62
+OFFSET = 1 << SIZE
 
 
 class Truncation(abc.ABC):
@@ -70,6 +71,29 @@ class ExactWrap(Truncation):
             t = kernels.shift_right_logical(z.mask, bits)
             v = kernels.shift_right_logical(z.mask, 63)
         return correct(z.servers, z.dealer, t), correct(z.servers, z.dealer, v)
+
+    @classmethod
+    def shifted(cls, z: Masked, t: tuple[tf.Tensor, tf.Tensor], bits: int) -> Masked:
+        """The truncated value y, masked, right mod 2^(64-f) only: y = (A >> f) - 2^(62-f) + t.
+
+        For a comparison, which reads no bits above. Local; ``t`` are the servers' parts of t.
+        """
+        opened = at_each(
+            z.servers,
+            lambda alpha: kernels.shift_right_logical(cls.offset(alpha, bits), bits) - (OFFSET >> bits),
+            z.opened,
+        )
+        with z.dealer:
+            mask = kernels.shift_right_logical(z.mask, bits)
+        return Masked(z.servers, z.dealer, (opened[0], opened[1]), t, mask)
+
+    @staticmethod
+    def shifted_size(bits: int, size: int) -> int:
+        """n with -2^n <= y < 2^n, of |z| < 2^size truncated to y.
+
+        y may be rounded up to 2^(size-f); but a z that is truncated rightly is below 2^62 - 2^f.
+        """
+        return max(min(size - bits + 1, SIZE - bits), 1)
 
 
 @dataclass(frozen=True)
