@@ -38,8 +38,9 @@ def drain(queue, entry="predict"):
     """All batches of an entry, each of the graph that is tried first."""
     batches = []
     while queue.waiting(entry):
-        graph, _ = next(queue.variants(entry))
-        batches.append(queue.take(entry, graph))
+        turn = queue.turns()[0]
+        batches.append(queue.take(turn, next(queue.variants(turn))[0]))
+    assert queue.turns() == []
     return batches
 
 
@@ -66,16 +67,75 @@ def test_every_row_is_computed_once_and_clients_stay_apart(asked, mix):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9)), min_size=1, max_size=8), st.booleans())
-def test_the_one_that_waits_longest_is_in_the_next_batch(asked, mix):
-    queue = Queue(manifest(), mix)
-    for i, (client, rows) in enumerate(asked, 1):
-        queue.add(request(i, client, rows))
-    while queue.waiting("predict"):
-        oldest = min(r.key.number for r in queue.requests())
-        assert queue.oldest("predict") == oldest
-        batch = queue.take("predict", next(queue.variants("predict"))[0])
-        assert oldest in {item.key.number for item in batch.requests}
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=12), st.booleans(), st.data())
+def test_no_client_waits_for_two_batches_of_another(asked, mix, data):
+    """However much that one asks for, and whenever it does."""
+    queue, asked = Queue(manifest(), mix), list(enumerate(asked, 1))
+    since = {}  # batches of others since a client was served, or came
+    while asked or queue.waiting("predict"):
+        if asked and (not queue.waiting("predict") or data.draw(st.booleans())):
+            number, (client, rows) = asked.pop(0)
+            queue.add(request(number, client, rows))
+            since.setdefault(client, [])
+            continue
+        turn = queue.turns()[0]
+        batch = queue.take(turn, next(queue.variants(turn))[0])
+        served = {item.key.client for item in batch.requests}
+        left = {item.key.client for item in queue.requests()}
+        for client in left - served:
+            since[client] += served
+            assert all(since[client].count(other) <= 1 for other in "abc"), (client, since)
+        since.update({client: [] for client in served})
+        since = {client: others for client, others in since.items() if client in left}
+
+
+def test_a_flood_of_one_client_and_one_row_of_another():
+    for mix in (False, True):
+        queue = Queue(manifest(), mix)
+        for number in range(1, 100):
+            queue.add(request(number, "flood", 30))
+        queue.take(queue.turns()[0], "predict@8")
+        queue.add(request(100, "ann"))
+        turn = queue.turns()[0]
+        rows = queue.take(turn, next(queue.variants(turn))[0]).rows["client"]
+        assert "ann" in {row.request.key.client for row in rows}
+        assert len(rows) == (8 if mix else 1)
+
+
+def test_clients_take_turns_over_entries_too():
+    queue = Queue(manifest(), False)
+    for number in range(1, 10):
+        queue.add(request(number, "flood", 8))
+    queue.take(queue.turns()[0], "predict@8")
+    queue.add(request(10, "owner", entry="load", acts_as="owner"))
+    assert queue.turns() == [("load", None), ("predict", "flood")]
+
+
+def test_rows_of_all_clients_are_in_a_batch_in_turn():
+    queue = Queue(manifest(), True)
+    queue.add(request(1, "flood", 20))
+    queue.add(request(2, "ann", 2))
+    queue.add(request(3, "bob", 1))
+    (turn,) = queue.turns()
+    assert (turn, queue.together(turn), queue.since(turn)) == (("predict", None), 23, 1)
+    rows = queue.take(turn, "predict@8").rows["client"]
+    assert [row.request.key.client for row in rows] == ["flood", "ann", "bob", "flood", "ann", *["flood"] * 3]
+
+
+def test_what_is_full_need_not_wait_for_company():
+    for mix in (False, True):
+        queue = Queue(manifest(), mix)
+        queue.add(request(1, "ann", 5))
+        queue.add(request(2, "bob", 5))
+        assert [queue.full(turn) for turn in queue.turns()] == ([True] if mix else [False, False])
+        queue.add(request(3, "bob", 3))
+        assert {turn.client: queue.full(turn) for turn in queue.turns()} == (
+            {None: True} if mix else {"ann": False, "bob": True}
+        )
+    # Inputs that were joined never get company.
+    queue.add(request(4, "ann", entry="meet"))
+    queue.add(request(5, "owner", entry="meet", acts_as="owner"))
+    assert [queue.full(turn) for turn in queue.turns() if turn.entry == "meet"] == [True]
 
 
 @settings(deadline=None)
@@ -85,11 +145,15 @@ def test_what_is_put_back_is_next_again(sizes, data):
     for i, rows in enumerate(sizes, 1):
         queue.add(request(i, rows=rows))
     graph = data.draw(st.sampled_from([f"predict@{size}" for size in SIZES]))
-    batch = queue.take("predict", graph)
+    batch = queue.take(queue.turns()[0], graph)
     waiting = queue.waiting("predict")
     queue.put_back(batch)
-    assert queue.waiting("predict") == waiting + len(batch.rows["client"])
-    assert queue.take("predict", graph).rows == batch.rows
+    queue.add(request(100, "bob"))
+    assert queue.waiting("predict") == waiting + len(batch.rows["client"]) + 1
+    mixed = queue.take(queue.turns()[0], graph).rows["client"]
+    own = [row for row in mixed if row.request.key.client == "ann"]
+    assert own == batch.rows["client"][: len(own)]
+    assert mixed[0] == own[0] and len(mixed) - len(own) <= 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +169,7 @@ def test_what_is_put_back_is_next_again(sizes, data):
 def test_the_graph_that_wastes_least_is_tried_first(waiting, graphs):
     queue = Queue(manifest(), False)
     queue.add(request(1, rows=waiting))
-    assert [graph for graph, _ in queue.variants("predict")] == graphs
+    assert [graph for graph, _ in queue.variants(queue.turns()[0])] == graphs
 
 
 def test_a_request_that_is_over_is_left_out():
@@ -114,8 +178,10 @@ def test_a_request_that_is_over_is_left_out():
     queue.add(first)
     queue.add(second)
     first.over = True
-    assert queue.waiting("predict") == 2 and queue.oldest("predict") == 2
-    assert [row.request for row in queue.take("predict", "predict@4").rows["client"]] == [second, second]
+    assert queue.waiting("predict") == 2
+    (turn,) = queue.turns()
+    assert queue.since(turn) == 2
+    assert [row.request for row in queue.take(turn, "predict@4").rows["client"]] == [second, second]
 
 
 def test_parties_meet_under_a_label_alone():
@@ -128,8 +194,9 @@ def test_parties_meet_under_a_label_alone():
         queue.add(item)
     assert queue.waiting("meet") == 1
     # One request of each party is one row, whatever larger graphs there are.
-    assert [graph for graph, _ in queue.variants("meet")] == ["meet@1"]
-    batch = queue.take("meet", "meet@1")
+    (turn,) = queue.turns()
+    assert [graph for graph, _ in queue.variants(turn)] == ["meet@1"]
+    batch = queue.take(turn, "meet@1")
     assert {party: row.request.key.number for party, (row,) in batch.rows.items()} == {"client": 2, "owner": 3}
     assert queue.waiting("meet") == 0 and [r.key.number for r in queue.requests()] == [1]
 

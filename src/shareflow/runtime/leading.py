@@ -185,15 +185,14 @@ class Leading(Serving):
         link = self._links.get(self._other)
         if link is None or self._stopping or len(self._running) >= self._settings.parallel:
             return False
-        entries = [entry for entry in self._manifest.entries if self._queue.waiting(entry)]
-        for entry in sorted(entries, key=self._queue.oldest):
-            keeps = bool(self._manifest.entries[entry].keeps)
+        for turn in self._queue.turns():
+            keeps = bool(self._manifest.entries[turn.entry].keeps)
             if keeps and any(self._manifest.entries[r.batch.entry].keeps for r in self._running.values()):
                 continue
-            young = time.monotonic() - self._queue.oldest(entry) < self._settings.batch_window
-            if young and self._queue.waiting(entry) < self._queue.largest(entry):
+            young = time.monotonic() - self._queue.since(turn) < self._settings.batch_window
+            if young and not self._queue.full(turn):
                 continue
-            for graph, _ in self._queue.variants(entry):
+            for graph, _ in self._queue.variants(turn):
                 use = self._use(graph)
                 # What keeps state is rare, and its material is worth waiting a moment for: none is taken ahead.
                 try:
@@ -204,7 +203,7 @@ class Leading(Serving):
                     self._trouble = f"{self._party} cannot use its material: {error}"
                     return False
                 if material is not None:
-                    self._lead(link, self._queue.take(entry, graph), use, material)
+                    self._lead(link, self._queue.take(turn, graph), use, material)
                     return True
         return False
 

@@ -42,6 +42,7 @@ class Request:
     since: float = field(default_factory=time.monotonic)
     data: memoryview | None = None
     parts: list[bytes | None] = field(default_factory=list)  # of results, by row
+    versions: set[int] = field(default_factory=set)  # of the state that rows were computed with
     progress: float = 0.0  # when it came, or a row of it was computed
     over: bool = False
     queued: bool = False  # at the leader: both servers have its input

@@ -442,8 +442,14 @@ class Serving(Role):
                 for position, row in enumerate(rows):
                     row.request.parts[row.number] = results[party][position] if party in results else b""
                     row.request.progress = time.monotonic()
+                    row.request.versions.add(version)
             answered = [r for r in batch.requests if r.answered and not r.over]
             for request in answered:
+                if len(request.versions) > 1:
+                    # Its rows fell into several executions, and a load came between them.
+                    text = "The state changed while the request was computed, and one answer is of one state. Try again."
+                    self._end(request, text, retry=True)
+                    continue
                 request.over = True
                 self._requests.pop(request.key, None)
                 self._metrics.waiting_rows.dec(request.rows)

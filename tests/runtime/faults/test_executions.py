@@ -467,7 +467,7 @@ def test_predictions_go_on_while_weights_change(three):
             with three.client(name) as client:
                 while not stop.is_set():
                     x = np.random.default_rng().integers(-4, 4, (3, 3)).astype(np.float32)
-                    got, _ = client.result(client.submit("predict", {"x": x}))
+                    got, _ = client.call("predict", {"x": x})
                     found = [np.allclose(got["result"], right(x, n * WEIGHTS), atol=1e-2) for n in (1, 2)]
                     assert any(found), (x, got)
         except BaseException as error:
@@ -482,6 +482,32 @@ def test_predictions_go_on_while_weights_change(three):
     for thread in threads:
         thread.join(30)
     assert not errors
+
+
+def test_an_answer_is_of_one_state(tmp_path):
+    """A load comes between the executions of a request's rows: it ends with an error, and the next one is right."""
+    with trio(tmp_path, parallel=1, stock={"predict@4": 0}) as three, three.client("ann") as ann:
+        three.load()
+        eventually(lambda: three.roles[LEADER]._stock.usable(three.roles[LEADER]._use("predict@1")) >= 1)
+        go_on = threading.Event()
+
+        def change(kind, execution, number, payload):
+            assert kind is FrameKind.CONTROL or go_on.wait(20)
+            return payload
+
+        three.links[LEADER, FOLLOWER].change = change
+        x = np.ones((3, 3), np.float32)
+        number = ann.submit("predict", {"x": x})
+        eventually(lambda: three.roles[LEADER]._running)
+        with three.client("owner", acts_as="owner") as owner:
+            load = owner.submit("load", {"w": 2 * WEIGHTS})
+            eventually(lambda: three.roles[LEADER]._queue.waiting("load"))
+            go_on.set()
+            owner.result(load)  # clients take turns: it comes before the other rows
+        with pytest.raises(RefusedError, match="the request was computed, and one answer is of one state") as caught:
+            ann.result(number)
+        assert caught.value.retry
+        assert np.allclose(ann.predict(x), right(x, 2 * WEIGHTS), atol=1e-3)
 
 
 def test_a_server_that_lost_its_store_is_dealt_to_and_loaded_anew(tmp_path):
