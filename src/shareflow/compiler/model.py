@@ -9,13 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from shareflow.compiler.calibration import Calibration, require_ranges
 from shareflow.compiler.front.function_source import function_source, saved_model_source
 from shareflow.compiler.front.keras_source import keras_source
 from shareflow.compiler.front.source import Argument, Source
 from shareflow.compiler.graph import Graph
+from shareflow.compiler.overflow import require_fit
 from shareflow.compiler.parameters import values_of
 from shareflow.compiler.passes import optimize
 from shareflow.compiler.passes.receiver_softmax import receiver_softmax
+from shareflow.compiler.passes.trust_ranges import trust_ranges
 from shareflow.compiler.private_graph import PrivateGraph
 from shareflow.compiler.read import read
 from shareflow.errors import UnsupportedModelError
@@ -32,6 +35,7 @@ class Model:
         client: who brings the inputs that no one else is named for.
         point: the encoding.
         parties: who brings which input, by name.
+        parameter_bits: fractional bits of parameters that are kept with others than follow from the encoding, by name.
 
     Raises:
         UnsupportedModelError: an input that there is not is given a party.
@@ -44,11 +48,13 @@ class Model:
         client: Party | str,
         point: FixedPoint,
         parties: Mapping[str, Party | str] | None = None,
+        parameter_bits: Mapping[str, int] | None = None,
     ) -> None:
         self.source = source
         self.owner = as_party(owner)
         self.client = as_party(client)
         self.point = point
+        self.parameter_bits = dict(parameter_bits or {})
         unknown = set(parties or {}) - set(source.inputs)
         if unknown:
             raise UnsupportedModelError(
@@ -56,7 +62,10 @@ class Model:
             )
         self.parties = {name: as_party((parties or {}).get(name, self.client)) for name in source.inputs}
         self._read: dict[int, Graph] = {}
+        self._optimized: dict[int, tuple[Graph, dict[str, str]]] = {}
         self._compiled: dict[int, PrivateGraph] = {}
+        self._calibration: Calibration | None = None
+        self._trust: float | None = None
 
     def read(self, batch: int) -> Graph:
         """The graph as it was read, for a batch size."""
@@ -71,9 +80,43 @@ class Model:
     def compiled(self, batch: int) -> PrivateGraph:
         """The graph after all passes, ready to run, for a batch size."""
         if batch not in self._compiled:
-            graph, activations = receiver_softmax(optimize(self.read(batch)))
-            self._compiled[batch] = PrivateGraph.make(graph, self.owner.job, self.point, activations)
+            if batch not in self._optimized:
+                self._optimized[batch] = receiver_softmax(optimize(self.read(batch)))
+            graph, activations = self._optimized[batch]
+            if self._calibration is not None and self._trust is not None:
+                graph = trust_ranges(graph, self._calibration, self._trust)
+            made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
+            if self._calibration is not None:
+                require_ranges(made, self._calibration)
+            self._compiled[batch] = made
         return self._compiled[batch]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The ranges that it was compiled by, if it was."""
+        return self._calibration
+
+    def at(self, point: FixedPoint, parameter_bits: Mapping[str, int] | None = None) -> Model:
+        """The same model in another encoding; what was read and improved already serves it, too."""
+        other = Model(self.source, self.owner, self.client, point, self.parties, parameter_bits)
+        other._read, other._optimized = self._read, self._optimized
+        return other
+
+    def calibrated(self, calibration: Calibration, trust: float | None = None) -> Model:
+        """The same model in the encoding of a calibration.
+
+        Args:
+            calibration: by :func:`shareflow.compiler.calibration.calibrate`.
+            trust: comparisons look at so many times the range of the samples alone (1 or more): cheaper, and wrong for
+                a value beyond. None: at all that the ring holds.
+
+        Raises:
+            EncodingError: a layer overflows; or, when it is compiled, the calibration is of another model.
+        """
+        require_fit(calibration)
+        other = self.at(calibration.point, calibration.parameter_bits)
+        other._calibration, other._trust = calibration, trust
+        return other
 
     def parameters(self, batch: int = 1) -> dict[str, np.ndarray]:
         """What the owner shares, by name, computed in plaintext."""
