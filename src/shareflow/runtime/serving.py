@@ -447,7 +447,7 @@ class Serving(Role):
             for request in answered:
                 if len(request.versions) > 1:
                     # Its rows fell into several executions, and a load came between them.
-                    text = "The state changed while the request was computed, and one answer is of one state. Try again."
+                    text = "The state changed while the request was computed; one answer is of one state. Try again."
                     self._end(request, text, retry=True)
                     continue
                 request.over = True

@@ -504,7 +504,7 @@ def test_an_answer_is_of_one_state(tmp_path):
             eventually(lambda: three.roles[LEADER]._queue.waiting("load"))
             go_on.set()
             owner.result(load)  # clients take turns: it comes before the other rows
-        with pytest.raises(RefusedError, match="the request was computed, and one answer is of one state") as caught:
+        with pytest.raises(RefusedError, match="the request was computed; one answer is of one state") as caught:
             ann.result(number)
         assert caught.value.retry
         assert np.allclose(ann.predict(x), right(x, 2 * WEIGHTS), atol=1e-3)
