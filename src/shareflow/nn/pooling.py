@@ -130,9 +130,7 @@ def ceil_padding(extents: Sequence[int], size: Any, strides: Any = None, padding
     return tuple(widened)
 
 
-def _average(
-    x: PrivateTensor, axes: int, size: Any, strides: Any, padding: Any, count_padding: bool
-) -> PrivateTensor:
+def _average(x: PrivateTensor, axes: int, size: Any, strides: Any, padding: Any, count_padding: bool) -> PrivateTensor:
     window, steps, sides = _place(x, axes, size, strides, padding)
     total = x.linear(ops.SUM_POOL, size=window, strides=steps, padding=sides)
     if not count_padding and any(map(any, sides)):
@@ -149,9 +147,7 @@ def _average(
     return total / math.prod(window)
 
 
-def _maximum(
-    x: PrivateTensor, axes: int, size: Any, strides: Any, padding: Any, bound: float | None
-) -> PrivateTensor:
+def _maximum(x: PrivateTensor, axes: int, size: Any, strides: Any, padding: Any, bound: float | None) -> PrivateTensor:
     window, steps, sides = _place(x, axes, size, strides, padding)
     ranges = _ranges(x, window, steps, sides)
     if isinstance(x.share, Known):
@@ -206,9 +202,7 @@ def _plaintext_maximum(value: tf.Tensor, ranges: list[tuple[Range, ...]]) -> tf.
     return value
 
 
-def _ranges(
-    x: PrivateTensor, window: tuple[int, ...], steps: tuple[int, ...], sides: Sides
-) -> list[tuple[Range, ...]]:
+def _ranges(x: PrivateTensor, window: tuple[int, ...], steps: tuple[int, ...], sides: Sides) -> list[tuple[Range, ...]]:
     """The part of each window that is inside the image: for each axis (first, behind the last), window by window."""
     found = []
     for extent, reach, stride, (before, after) in zip(x.shape[1:-1], window, steps, sides, strict=True):

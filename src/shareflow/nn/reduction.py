@@ -48,8 +48,8 @@ def argmin(x: Any, axis: int = -1, bound: float | None = None) -> PrivateTensor:
     return argmax(-private_operand(x), axis, bound)
 
 
-def one_hot(places: Any, depth: int) -> PrivateTensor:
-    """[..., depth]: 1 at a private place from 0 to depth - 1, else 0.
+def one_hot(places: Any, depth: int, axis: int = -1) -> PrivateTensor:
+    """1 at a private place from 0 to depth - 1, else 0, along a new axis of the result: [..., depth].
 
     [place = j] = [place >= j] - [place >= j + 1], and comparing so small numbers takes few bits.
     Rounds: masking the places, then a comparison.
@@ -57,6 +57,7 @@ def one_hot(places: Any, depth: int) -> PrivateTensor:
     places = private_operand(places)
     if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
         raise ShapeError(f"The depth of a one-hot vector is a whole number of at least 1; got {depth!r}.")
+    along = one_axis(axis, places.ndim + 1)
     if isinstance(places.share, Known):
         reached = concat([(places >= j)[None] for j in range(1, depth)] or [(places * 0)[None]], 0)
     else:
@@ -64,7 +65,7 @@ def one_hot(places: Any, depth: int) -> PrivateTensor:
     reached = reached[: depth - 1]
     ones = public_beside(places, np.ones((1, *places.shape)))
     below, above = concat([ones, reached], 0), concat([reached, ones * 0], 0)
-    return (below - above).transpose(*range(1, places.ndim + 1), 0)
+    return (below - above).transpose(_first_to(along, places.ndim + 1))
 
 
 def sort(x: Any, axis: int = -1, descending: bool = False, bound: float | None = None) -> PrivateTensor:
@@ -125,8 +126,7 @@ def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tu
             left, right = places.take(low), places.take(high)
             first = right + chosen(wins, left - right)
             places = concat([first, left + right - first, places.take(still)], 0).take(order)
-    back = list(range(1, values.ndim))
-    back.insert(along, 0)
+    back = _first_to(along, values.ndim)
     return values.transpose(back), None if places is None else places.transpose(back)
 
 
@@ -168,6 +168,13 @@ def one_axis(axis: Any, rank: int) -> int:
     if len(axes) != 1:
         raise ShapeError(f"This function works along one axis; got {axis}. Reshape several into one first.")
     return axes[0]
+
+
+def _first_to(axis: int, rank: int) -> list[int]:
+    """The order of axes that moves the first one to a place."""
+    order = list(range(1, rank))
+    order.insert(axis, 0)
+    return order
 
 
 def _places(lines: PrivateTensor) -> PrivateTensor:

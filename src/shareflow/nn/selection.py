@@ -17,9 +17,11 @@ from shareflow.protocol.tensor import PrivateTensor
 from shareflow.share.known import Known
 
 
-def chosen(bits: PrivateTensor, x: Any) -> PrivateTensor:
+def chosen(bits: PrivateTensor | np.ndarray, x: Any) -> PrivateTensor:
     """x where the bit is 1, else 0, at x's own scale: a bit has no fractional bits that would add to it."""
     x = as_operand(x)
+    if isinstance(bits, np.ndarray):
+        return x.times(bits, 0) if isinstance(x, PrivateTensor) and x.protocol is not None else bits * x
     if isinstance(x, PrivateTensor) and not isinstance(x.share, Known) and not isinstance(bits.share, Known):
         return bits.exactly_times(x)
     return bits * x
@@ -66,9 +68,7 @@ def _where_public(condition: np.ndarray | tf.Tensor, x: Any, y: Any) -> PrivateT
     if owner is not None:
         return _at_owner(lambda x, y: tf.where(condition != 0, x, y), owner, x, y)
     bits = condition.astype(np.float64)
-    sides = [side * own if isinstance(side, PrivateTensor) else np.asarray(side) * own
-             for side, own in ((x, bits), (y, 1 - bits))]  # fmt: skip
-    return sides[0] + sides[1]  # type: ignore[no-any-return]
+    return chosen(bits, x) + chosen(1 - bits, y)
 
 
 def maximum(x: Any, y: Any, bound: float | None = None) -> PrivateTensor:
@@ -151,8 +151,9 @@ def _check_shapes(name: str, *operands: Any) -> None:
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:
+        given = " and ".join(map(str, dict.fromkeys(shapes)))
         raise ShapeError(
-            f"{name} broadcasts as NumPy: trailing axes are equal or 1. Got shapes {' and '.join(map(str, dict.fromkeys(shapes)))}. "
+            f"{name} broadcasts as NumPy: trailing axes are equal or 1. Got shapes {given}. "
             "Reshape one, or add axes of length 1."
         ) from None
 
@@ -169,7 +170,5 @@ def _at_owner(compute: Callable[..., tf.Tensor], owner: Party, *operands: Any) -
     types = {value.plaintext.dtype for value in operands if isinstance(value, PrivateTensor)}
     common = types.pop() if len(types) == 1 else tf.float64
     with owner:
-        values = [
-            tf.cast(value.plaintext if isinstance(value, PrivateTensor) else value, common) for value in operands
-        ]
+        values = [tf.cast(value.plaintext if isinstance(value, PrivateTensor) else value, common) for value in operands]
         return PrivateTensor(Known(owner, compute(*values)))

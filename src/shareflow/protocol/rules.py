@@ -18,6 +18,8 @@ from shareflow.share.share import Share
 
 Kinds = tuple[type[Share], ...]
 Rule = Callable[..., Share]
+# A kind that an operand can take, what that costs, and its rank among those that cost as much.
+Form = tuple[type[Share], int, int]
 R = TypeVar("R", bound=Rule)
 
 
@@ -84,8 +86,7 @@ class Rules:
             MissingRuleError: no rule fits, whatever is lifted; the text lists the rules there are.
         """
         best: tuple[int, int, tuple[type[Share], ...], Rule] | None = None
-        options = [list(self._forms(share)) for share in shares]
-        for choice in itertools.product(*options):
+        for choice in self._choices([list(self._forms(share)) for share in shares]):
             rule = self.find(op, tuple(kind for kind, _, _ in choice))
             if rule is None:
                 continue
@@ -98,6 +99,17 @@ class Rules:
             raise MissingRuleError(self._missing(protocol, op, shares))
         operands = [self.convert(protocol, share, kind) for share, kind in zip(shares, best[2], strict=True)]
         return best[3](protocol, op, *operands, **attributes)
+
+    @staticmethod
+    def _choices(options: list[list[Form]]) -> Iterator[tuple[Form, ...]]:
+        """A form for each operand. More than two are joined, by one rule for operands of one kind."""
+        if len(options) <= 2:
+            yield from itertools.product(*options)
+            return
+        by_kind = [{form[0]: form for form in forms} for forms in options]
+        for kind in by_kind[0]:
+            if all(kind in forms for forms in by_kind):
+                yield tuple(forms[kind] for forms in by_kind)
 
     def convert(self, protocol: Any, share: Share, kind: type[Share]) -> Any:
         """The share as one of that kind; a form once made is kept with it."""
@@ -117,7 +129,7 @@ class Rules:
         share.keep(made)
         return made
 
-    def _forms(self, share: Share) -> Iterator[tuple[type[Share], int, int]]:
+    def _forms(self, share: Share) -> Iterator[Form]:
         """Kinds this share can take: (kind, cost, rank), the share's own kind first in rank unless masked."""
         kinds = {type(share)} | {to for _, to in self.lifts}
         for kind in kinds:

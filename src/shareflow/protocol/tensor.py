@@ -481,6 +481,8 @@ def static_key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
                 f"An index is made of whole numbers, slices, None and ...; got {type(part).__name__}. "
                 "Indexing by arrays or by private values is not there yet."
             )
+    if any(isinstance(part, slice) and part.step is not None and not part.step for part in parts):
+        raise ShapeError("The step of a slice is a whole number other than 0; got 0.")
     indexed = [part for part in parts if part is not None and part is not Ellipsis]
     if len(indexed) > len(shape):
         raise ShapeError(f"{len(indexed)} indices are too many for shape {shape}.")
