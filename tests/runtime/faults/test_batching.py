@@ -161,7 +161,7 @@ def test_a_client_that_floods_does_not_starve_another(tmp_path, mix):
         three.links[FIRST, FOLLOWER].change = change
         for _ in range(3):
             asked("ann", 10)
-        eventually(lambda: three.roles[FIRST]._running)
+        eventually(asked.batches)
         runs = sum(asked.batches()[0][1].values())
         asked.wait(30 - runs)
         asked("bob")
