@@ -87,6 +87,19 @@ def load_images(path: str | Path, input_shape: Sequence[int | None]) -> tuple[li
     return [f"{path.name}[{index}]" for index in range(len(samples))], samples
 
 
+def read_arrays(path: str | Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a .npy or .npz file as they are, by name; that of a .npy file is named x.
+
+    Raises:
+        DataError: the file cannot be read, or holds no array.
+    """
+    content = _open_numpy(Path(path))
+    arrays = {"x": content} if isinstance(content, np.ndarray) else content
+    if not arrays:
+        raise DataError(f"{path} holds no array; write it with numpy.savez.")
+    return arrays
+
+
 def load_digits(data: str | Path | None = None) -> Digits:
     """The digits for the demo and the benchmarks: from the given file, else MNIST from Keras' cache, else
     scikit-learn's.

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.graph import CONSTANT, INPUT, Output
 from shareflow.compiler.overflow import excess_bits, overflow_text
 from shareflow.compiler.private_graph import PrivateGraph
+from shareflow.compiler.progress import bar
 from shareflow.compiler.samples import Samples
 from shareflow.compiler.scales import PRODUCTS, STRUCTURE, SUMS
 from shareflow.compiler.step_by_step import insecure_steps, shared_parameters
@@ -176,7 +175,8 @@ def calibrate(
     if fractional_bits is not None:
         at = model.at(FixedPoint(fractional_bits))
         return _probed(at, first, batch, given.count, seen)
-    bits, narrowed = most, {}
+    bits = most
+    narrowed: dict[str, int] = {}
     while True:
         at = model.at(FixedPoint(bits), narrowed)
         try:
@@ -277,11 +277,11 @@ def _ranges(compiled: PrivateGraph, samples: Samples, batch: int, progress: bool
         found.total, found.count = found.total + float(np.abs(reals).sum()), found.count + value.size
 
     batches = samples.number_of_batches(batch)
-    with _bar(progress and batches > 1) as bar:
-        task = bar.add_task("calibrating", total=batches)
+    with bar(progress and batches > 1) as shown:
+        task = shown.add_task("calibrating", total=batches)
         for _, inputs in samples.batches(batch):
             evaluate(compiled.graph, inputs, observe=observe)
-            bar.advance(task)
+            shown.advance(task)
     return {
         output.name: Range(
             output.node.layer, output.node.op, one.low, one.high, one.total / one.count, math.prod(output.shape)
@@ -327,8 +327,3 @@ def _check_parameters(compiled: PrivateGraph, values: Mapping[str, np.ndarray], 
             point.encode_array(values[name], parameter.fractional_bits)
         except EncodingError as error:
             raise EncodingError(f"Parameter '{name}': {error}") from None
-
-
-def _bar(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)

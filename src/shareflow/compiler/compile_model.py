@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from shareflow.compiler.calibration import Calibration
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.model import Model, source_of
+from shareflow.compiler.optimistic import require_rare_failures
 from shareflow.compiler.parameters import check_same_parameters
 from shareflow.compiler.private_graph import finish
 from shareflow.compiler.scope import scope_name
-from shareflow.errors import UnsupportedModelError
+from shareflow.errors import EncodingError, UnsupportedModelError
 from shareflow.party.party import Party
 from shareflow.planning import Entry, Input, plan
 from shareflow.protocol.default import current_protocol
@@ -38,6 +41,8 @@ def compile_model(
     inputs: Mapping[str, Argument] | None = None,
     batch_sizes: Sequence[int] | None = None,
     protocol: Protocol | None = None,
+    calibration: Calibration | None = None,
+    trust_ranges: float | None = None,
 ) -> Plan:
     """A plan with two entries: ``load`` takes the owner's weights and keeps them as masked shares; ``predict`` takes
     one sample of a client, and gives it the scores.
@@ -52,19 +57,36 @@ def compile_model(
         inputs: shapes and types by name, of a function that has no input signature.
         batch_sizes: a graph is traced for each; requests that wait together are computed together. By default 1, 8
             and 32, and 1 alone for large models.
-        protocol: the current one by default.
+        protocol: the current one by default; with a calibration, in its encoding.
+        calibration: of the model on samples (docs/accuracy.md): a layer that overflows is refused.
+        trust_ranges: with a calibration, comparisons look at so many times the samples' range alone: cheaper, and wrong
+            for a value beyond.
 
     Raises:
-        UnsupportedModelError: the model, or an op of it, cannot be made private.
+        UnsupportedModelError: the model, or an op of it, cannot be made private; or optimistic truncation would fail
+            too often, or without a calibration nobody knows how often.
+        EncodingError: by the calibration a layer overflows; or it is of another model or encoding.
         PlanError: batch sizes or parties that do not go together.
     """
     meeting = protocol or current_protocol()
     prepared = Model(source_of(model, inputs), owner, client, meeting.fixed_point, parties)
+    if calibration is not None:
+        if protocol is not None and protocol.fixed_point != calibration.point:
+            raise EncodingError(
+                f"The calibration is for {calibration.fractional_bits} fractional bits, the protocol has "
+                f"{protocol.fixed_point.fractional_bits}. Give the protocol fixed_point=calibration.point, or "
+                "calibrate for its own."
+            )
+        meeting = dataclasses.replace(meeting, fixed_point=calibration.point)  # type: ignore[type-var]
+        prepared = prepared.calibrated(calibration, trust_ranges)
+    elif trust_ranges is not None:
+        raise EncodingError("Trusting ranges takes a calibration that has them; there is none. Calibrate on samples.")
     return plan(entries_of(prepared, batch_sizes, meeting), meeting)
 
 
 def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:
     """The entries of :func:`compile_model`, before they are traced."""
+    require_rare_failures(protocol, model.calibration)
     batched = model.source.batched
     sizes = tuple(_usual_sizes(model) if batch_sizes is None else batch_sizes) if batched else ()
     parameters = model.compiled(1).parameters

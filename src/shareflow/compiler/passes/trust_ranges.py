@@ -46,7 +46,7 @@ def trust_ranges(graph: Graph, calibration: Calibration, margin: float) -> Graph
             Node(node.op, node.inputs, attributes, node.name, node.layer, node.shapes, node.dtypes)
         ).outputs
 
-    return graph.rewrite(visit, [f"comparisons trust {margin:g} times the range of {calibration.samples} samples"])
+    return graph.rewrite(visit)
 
 
 def _reach(op: str, found: Range) -> float:

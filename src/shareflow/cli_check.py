@@ -1,0 +1,114 @@
+"""The command that says how near a private model comes to the one in floating point, on samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from shareflow.cli_files import check_writable
+from shareflow.errors import DataError
+
+if TYPE_CHECKING:
+    from shareflow.compiler.front.source import Source
+
+_EXAMPLES = (
+    "**Examples**\n\n"
+    "`shareflow check digits.keras samples.npz` compares every layer: floating point, fixed point, private.\n\n"
+    "`shareflow check digits.keras scans/ --no-private --count 1000` leaves out the slow third.\n\n"
+    "`shareflow check digits.keras samples.npz --save digits.ranges.json` keeps the ranges for `compile --calibration`."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds this command to the `shareflow` command."""
+    app.command("check", epilog=_EXAMPLES)(check_model)
+
+
+def check_model(
+    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras), or the folder of a SavedModel.")],
+    samples: Annotated[
+        Path, typer.Argument(help="A .npy or .npz array, an image, or a folder of images; .npz for several inputs.")
+    ],
+    count: Annotated[int | None, typer.Option(min=1, help="Only so many samples.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=8, max=24, help="Fractional bits; otherwise the most, up to 16, that fit.")
+    ] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Where a layer overflows, its weights alone get fewer bits.")
+    ] = False,
+    private: Annotated[bool, typer.Option(help="Also compute privately, in this process.")] = True,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Error of a result that passes, times max(1, its largest value).")
+    ] = 0.01,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples that go together.")] = 8,
+    trust_ranges: Annotated[
+        float | None, typer.Option(min=1, help="Compare only so many times the samples' range; wrong beyond it.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the ranges here (.json).")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/accuracy.md tells its fields.")] = False,
+) -> None:
+    """Run samples in floating point, in fixed point and privately, and say in which layer they first differ.
+
+    Exit status: 0 if every class is the same and errors are within the tolerance, 1 if not.
+    """
+    import shareflow as sf
+    from shareflow.check_display import check_report
+    from shareflow.compiler.calibration import LEAST_BITS, calibrate
+    from shareflow.compiler.check import check
+    from shareflow.compiler.model import Model
+    from shareflow.compiler.overflow import overflows
+    from shareflow.compiler.samples import Samples
+
+    if bits is not None and per_layer:
+        raise typer.BadParameter(f"--per-layer finds bits, from 16 down to {LEAST_BITS}; leave out --bits")
+    if save:
+        check_writable(save, "--save", (".json",))
+    source = _source(model)
+    given = Samples.of(source.inputs, _read_samples(samples, source), count)
+    began = Model(source, "model-owner", "client", sf.FixedPoint())
+    calibration = calibrate(began, given, batch_size, fractional_bits=bits, per_layer=per_layer, progress=not json_)
+    if save:
+        calibration.save(save)
+    # With bits that overflow the check goes on: it shows where.
+    fits = not overflows(calibration)
+    ready = began.calibrated(calibration, trust_ranges) if fits else began.at(calibration.point)
+    protocol = sf.SPDZ(fixed_point=calibration.point) if private else None
+    found = check(
+        ready, given, calibration, private=protocol, batch=batch_size, tolerance=tolerance, progress=not json_
+    )
+    if json_:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        Console().print(check_report(found))
+    if not found.passed or not fits:
+        raise typer.Exit(1)
+
+
+def _source(path: Path) -> Source:
+    from shareflow.cli_files import load_model
+    from shareflow.compiler.model import source_of
+
+    return source_of(path if path.is_dir() else load_model(path))
+
+
+def _read_samples(path: Path, source: Source) -> Any:
+    """Arrays by input name: one input is read as `shareflow predict` does, several from an .npz by their names."""
+    from shareflow import data
+
+    (name, argument), *more = source.inputs.items()
+    if not more and argument.dtype.startswith(("float", "bfloat")):
+        return {name: data.load_images(path, argument.shape)[1]}
+    try:
+        arrays = data.read_arrays(path)
+    except DataError:
+        if more and path.is_dir():
+            raise DataError(
+                f"A model with several inputs takes an .npz file with an array for each: {', '.join(source.inputs)}; "
+                f"'{path}' is a folder. Save them with numpy.savez."
+            ) from None
+        raise
+    return arrays if more or set(arrays) == {name} else {name: next(iter(arrays.values()))}
