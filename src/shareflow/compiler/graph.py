@@ -151,6 +151,18 @@ class Builder:
         return unique
 
 
+@dataclass(frozen=True)
+class Note:
+    """What a pass did, and how often."""
+
+    by: str
+    what: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.by}: {self.what} ({self.count})"
+
+
 Replacement = Output | Sequence[Output] | None
 Visit = Callable[[Node, Builder], Replacement]
 
@@ -162,11 +174,12 @@ class Graph:
     Args:
         nodes: each after its inputs.
         outputs: results by name.
+        notes: what passes did to it.
     """
 
     nodes: tuple[Node, ...]
     outputs: Mapping[str, Output]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[Note, ...] = field(default=())
 
     @functools.cached_property
     def inputs(self) -> tuple[Node, ...]:
@@ -214,7 +227,7 @@ class Graph:
         """Whether no single party knows the value."""
         return len(self.knowledge[value]) > 1
 
-    def rewrite(self, visit: Visit, notes: Iterable[str] = ()) -> Graph:
+    def rewrite(self, visit: Visit, notes: Iterable[Note] = ()) -> Graph:
         """A new graph: ``visit(node, build)`` is called for each node in order, its inputs already the new ones.
 
         It returns what stands in place of the node's results (one, or a list of all), having made new nodes with

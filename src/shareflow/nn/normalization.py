@@ -85,6 +85,13 @@ def layer_norm(x: Any, scale: Any = None, offset: Any = None, axis: Any = -1, ep
     return result if offset is None else result + offset
 
 
+def rms_norm(x: Any, scale: Any = None, axis: Any = -1, epsilon: float = 1e-6) -> PrivateTensor:
+    """x / sqrt(mean x^2 + epsilon) * scale over the given axes. Error: as layer_norm; rounds too."""
+    x = private_operand(x)
+    result = _over_root(x, (x * x).mean(axis, keepdims=True), epsilon)
+    return result if scale is None else result * scale
+
+
 def l2_normalize(x: Any, axis: Any = -1, epsilon: float = 1e-3) -> PrivateTensor:
     """x / sqrt(sum x^2 + epsilon). Error: 4 units, else as layer_norm; rounds too."""
     x = private_operand(x)

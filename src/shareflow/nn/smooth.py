@@ -48,15 +48,22 @@ def softplus(x: Any) -> PrivateTensor:
     return _smooth(x, tf.math.softplus, _softplus, lambda f: (f + 2) * math.log(2), right=1.0)
 
 
-def gelu(x: Any) -> PrivateTensor:
-    """x (1 + erf(x / sqrt(2))) / 2, the exact form."""
-    real = lambda value: tf.nn.gelu(value, approximate=False)  # noqa: E731
-    return _smooth(x, real, _gelu, lambda f: math.sqrt(2 * (f + 4) * math.log(2)), right=1.0)
+def gelu(x: Any, approximate: bool = False) -> PrivateTensor:
+    """x (1 + erf(x / sqrt(2))) / 2, or with ``approximate`` TensorFlow's form of it that is made of tanh."""
+    real = lambda value: tf.nn.gelu(value, approximate=approximate)  # noqa: E731
+    function = _tanh_gelu if approximate else _gelu
+    return _smooth(x, real, function, lambda f: math.sqrt(2 * (f + 4) * math.log(2)), right=1.0)
 
 
 def silu(x: Any) -> PrivateTensor:
     """x sigmoid(x), also called swish."""
     return _smooth(x, tf.nn.silu, _silu, lambda f: (f + 7) * math.log(2), right=1.0)
+
+
+def mish(x: Any) -> PrivateTensor:
+    """x tanh(log(1 + e^x))."""
+    real = lambda value: value * tf.tanh(tf.math.softplus(value))  # noqa: E731
+    return _smooth(x, real, _mish, lambda f: (f + 7) * math.log(2), right=1.0)
 
 
 def elu(x: Any, alpha: float = 1.0) -> PrivateTensor:
@@ -130,3 +137,11 @@ def _erf(x: Reals) -> Reals:
 
 def _gelu(x: Reals) -> Reals:
     return x * (1 + _erf(x / math.sqrt(2))) / 2
+
+
+def _tanh_gelu(x: Reals) -> Reals:
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def _mish(x: Reals) -> Reals:
+    return x * np.tanh(_softplus(x))

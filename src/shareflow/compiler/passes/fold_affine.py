@@ -1,146 +1,353 @@
-"""A scale per channel after a linear layer goes into its kernel, and offsets one after the other become one.
+"""Scales and offsets that an owner knows go into the kernels around them, and offsets one after the other become one.
 
-So batch normalisation costs nothing: its owner multiplies the weights in plaintext before they are shared.
+So batch normalisation costs nothing: its owner multiplies the weights in plaintext before they are shared. A scale goes
+into the layer before it, else into those after it:
+
+* conv(x, W) s = conv(x, W s), through sums with the owner's offsets, means and what moves elements;
+* conv(x s + o, W) = conv(x, s W) + conv(o, W), exactly with any padding: the last term is computed by the owner.
 """
 
 from __future__ import annotations
 
-from shareflow.compiler.graph import Builder, Graph, Node, Output, Replacement
+import math
 
-_SUMS = ("AddV2", "Add", "BiasAdd", "Sub")
-# The kernel's axes of output channels, from the last, for channels-last layers.
-_LINEAR = {"Conv2D": 1, "Conv3D": 1, "MatMul": 1, "DepthwiseConv2dNative": 2}
+import numpy as np
+
+from shareflow.compiler.graph import Graph, Node, Output, Replacement
+from shareflow.compiler.passes.kernels import LinearLayer, linear_layer
+from shareflow.compiler.passes.sweep import Sweep, settle
+
+_NAME = "fold_affine"
+_ADDS = ("AddV2", "Add", "BiasAdd")
+_SUMS = (*_ADDS, "Sub")
+# Linear, element by element the same for every channel of the last axis.
+_AVERAGES = ("Mean", "Sum", "AvgPool", "AvgPool3D", "shareflow.sum_pool")
+_SHAPES = ("Reshape", "Squeeze", "ExpandDims")
+_MOVES = ("Pad", "Slice", "StridedSlice", "Transpose", "SpaceToBatchND", "BatchToSpaceND", "BroadcastTo", "Tile")
+# Elements of the largest map of offsets that an owner shares in place of one number a channel.
+_LARGEST_OFFSET = 1 << 22
 
 
 def fold_affine(graph: Graph) -> Graph:
-    """conv(x, W) * s as conv(x, W * s), and (y + b) + c as y + (b + c), where W, s, b, c are their owner's.
-
-    A layer's product must have no other use: it would be computed twice.
-    """
-    return graph.rewrite(_Fold(graph))
+    """Batch normalisation, and scales and offsets like it, inside of linear layers."""
+    return settle(graph, _visit, _NAME)
 
 
-class _Fold:
-    def __init__(self, graph: Graph) -> None:
-        self._knowledge = dict(graph.knowledge)
-        self._shared = {n for value, users in graph.users.items() if len(users) > 1 for n in (value.node.name,)}
-        self._shared |= {value.node.name for value in graph.results}
-        self._alone: dict[Output, bool] = {}
-        self._secret: dict[str, bool] = {
-            node.name: any(graph.secret(o) for o in node.outputs) for node in graph.nodes
-        }
-        self._old = {node.name: node for node in graph.nodes}
-
-    def __call__(self, node: Node, build: Builder) -> Replacement:
-        replaced = self._replace(node, build)
-        values = (replaced,) if isinstance(replaced, Output) else ()
-        for value in values:
-            # What stands for a node has that node's uses.
-            self._alone[value] = node.name not in self._shared
-        return replaced
-
-    def _replace(self, node: Node, build: Builder) -> Replacement:
-        if not self._secret[node.name]:
-            return None
-        if node.op == "Mul":
-            for k in (0, 1):
-                scaled = self._scale(node.inputs[k], node.inputs[1 - k], build)
+def _visit(node: Node, at: Sweep) -> Replacement:
+    if not node.outputs or not at.secret(node.outputs[0]):
+        return None
+    if node.op == "Mul":
+        for y, scale in (node.inputs, node.inputs[::-1]):
+            if is_channel_scale(at, scale, y) and y.shape == node.shapes[0]:
+                scaled = into_layer_before(at, y, scale)
                 if scaled is not None:
+                    at.did("scale into the layer before")
                     return scaled
-        if node.op in _SUMS and _channels_last(node):
-            for k in (0, 1) if node.op != "Sub" else (0,):
-                merged = self._merge(node.op, node.inputs[k], node.inputs[1 - k], build)
-                if merged is not None:
-                    return merged
-        return None
-
-    def _scale(self, y: Output, scale: Output, build: Builder) -> Output | None:
-        if not self._owned(scale) or not _per_channel(scale, y) or not self._single(y):
-            return None
-        node = y.node
-        if node.op in _LINEAR and self._owned(node.inputs[1]) and _channels_last(node):
-            kernel = node.inputs[1]
-            if node.attributes.get("transpose_b"):
-                return None
-            by = _as_kernel_scale(build, scale, kernel, _LINEAR[node.op])
-            wider = build("Mul", kernel, by)
-            return Output(build.node(node.op, (node.inputs[0], wider, *node.inputs[2:]), node.attributes, node.name))
-        if node.op in _SUMS and _channels_last(node):
-            for k in (0, 1):
-                inner, offset = node.inputs[k], node.inputs[1 - k]
-                if not self._owned(offset) or not _per_channel(offset, y):
-                    continue
-                scaled = self._scale(inner, scale, build)
-                if scaled is None:
-                    continue
-                moved = build("Mul", offset, _flat(build, scale))
-                if node.op == "Sub":
-                    return build("Sub", *((scaled, moved) if k == 0 else (moved, scaled)))
-                return build("AddV2", scaled, moved)
-        return None
-
-    def _merge(self, op: str, y: Output, offset: Output, build: Builder) -> Output | None:
-        node = y.node
-        if node.op not in ("AddV2", "Add", "BiasAdd") or not _channels_last(node) or not self._single(y):
-            return None
-        if not self._owned(offset) or not _per_channel(offset, y):
-            return None
-        for k in (0, 1):
-            inner, first = node.inputs[k], node.inputs[1 - k]
-            if self._owned(first) and _per_channel(first, y) and not self._owned(inner):
-                both = build("Sub" if op == "Sub" else "AddV2", _flat(build, first), _flat(build, offset))
-                return build("AddV2", inner, both)
-        return None
-
-    def _owned(self, value: Output) -> bool:
-        """Known to one party at most, and no input of it."""
-        name = value.node.name
-        if name in self._secret:
-            return not self._secret[name] and not self._from_input(value)
-        return all(self._owned(v) for v in value.node.inputs)
-
-    def _from_input(self, value: Output) -> bool:
-        old = self._old[value.node.name]
-        return any(n.op == "Input" for n in _sources(old))
-
-    def _single(self, value: Output) -> bool:
-        """Whether nothing but the node at hand uses a value."""
-        return self._alone.get(value, value.node.name in self._old and value.node.name not in self._shared)
+    if node.op in _SUMS:
+        return _merged_offsets(node, at)
+    layer = linear_layer(node, at)
+    return None if layer is None else into_layer_after(at, layer)
 
 
-def _sources(node: Node) -> set[Node]:
-    seen, waiting = set(), [node]
-    while waiting:
-        here = waiting.pop()
-        if here not in seen:
-            seen.add(here)
-            waiting += [value.node for value in here.inputs]
-    return seen
-
-
-def _channels_last(node: Node) -> bool:
-    return node.attributes.get("data_format", "NHWC") in ("NHWC", "NDHWC")
+def is_channel_scale(at: Sweep, scale: Output, y: Output) -> bool:
+    """Whether an owner knows the value beforehand, and it is one number a channel (of y's last axis) or one for all."""
+    return at.owned(scale) and not at.owned(y) and _per_channel(scale, y)
 
 
 def _per_channel(value: Output, y: Output) -> bool:
-    """One number for each channel of y (its last axis), or one for all."""
     shape = value.shape
     if len(shape) > len(y.shape) or any(n != 1 for n in shape[:-1]):
         return False
     return not shape or shape[-1] in (1, y.shape[-1])
 
 
-def _flat(build: Builder, value: Output) -> Output:
+# --- into the layer before
+
+
+def into_layer_before(at: Sweep, y: Output, scale: Output) -> Output | None:
+    """y times the scale, where a layer that makes y can take it; nothing else may use what is on the way."""
+    node = y.node
+    if at.alone(y) is None or node in at.replaced:
+        return None
+    layer = linear_layer(node, at)
+    if layer is not None:
+        if not at.owned(layer.kernel, scale):
+            return None
+        kernel = layer.kernel_for_outputs(at, at(scale))
+        return None if kernel is None else layer.with_inputs(at, at(layer.data), kernel)
+    if node.op in _SUMS and _channels_last(node):
+        for k in (0, 1):
+            inner, offset = node.inputs[k], node.inputs[1 - k]
+            if inner.shape != y.shape or not at.owned(offset, scale) or at.owned(inner):
+                continue
+            scaled = into_layer_before(at, inner, scale)
+            if scaled is None:
+                continue
+            moved = at.compute("Mul", at(offset), _channels(at, at(scale)))
+            if node.op == "Sub":
+                return at.build("Sub", *((scaled, moved) if k == 0 else (moved, scaled)))
+            return at.build("AddV2", scaled, moved)
+        return None
+    single = math.prod(scale.shape) == 1
+    keeps = node.op in _AVERAGES and _channels_stay(node)
+    if node.op in _SHAPES or (node.op in _MOVES and (single or node.op not in ("Transpose", "Tile"))) or keeps:
+        inner = node.inputs[0]
+        if not single and (not inner.shape or not _last_axis_stays(node)):
+            return None
+        scaled = into_layer_before(at, inner, scale)
+        if scaled is None:
+            return None
+        return at.again(node, scaled, *(at(value) for value in node.inputs[1:]))
+    return None
+
+
+def _channels_last(node: Node) -> bool:
+    return node.attributes.get("data_format", "NHWC") in ("NHWC", "NDHWC")
+
+
+def _channels_stay(node: Node) -> bool:
+    """Whether the last axis is no axis that is summed over."""
+    if node.op in ("Mean", "Sum"):
+        axes, rank = node.inputs[1].constant, len(node.inputs[0].shape)
+        return axes is not None and all(int(axis) % rank != rank - 1 for axis in axes.ravel())
+    return _channels_last(node)
+
+
+def _last_axis_stays(node: Node) -> bool:
+    """Whether the result's last axis is the input's: one number an entry of one serves for the other."""
+    before, after = node.inputs[0].shape, node.shapes[0]
+    if not before or not after or before[-1] != after[-1]:
+        return False
+    if node.op == "StridedSlice":
+        # Only an index of one entry an axis, in order, says for sure which axis stays where.
+        masks = ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+        return len(before) == len(after) and not any(node.attributes[mask] for mask in masks)
+    return True
+
+
+def _channels(at: Sweep, value: Output) -> Output:
     """[c] of [1, 1, 1, c]."""
-    if len(value.shape) <= 1:
-        return value
-    return build("Reshape", value, build.constant([-1], "int32"))
+    return value if len(value.shape) <= 1 else at.compute("Reshape", value, at.shape([-1]))
 
 
-def _as_kernel_scale(build: Builder, scale: Output, kernel: Output, axes: int) -> Output:
-    """The scale in a shape that multiplies the kernel's output channels."""
-    flat = _flat(build, scale)
-    if axes == 1 or not flat.shape or flat.shape[0] == 1:
-        return flat
-    # A depthwise kernel's channels are its last two axes together.
-    return build("Reshape", flat, build.constant(kernel.shape[-axes:], "int32"))
+# --- offsets
+
+
+def _merged_offsets(node: Node, at: Sweep) -> Replacement:
+    """(y + b) + c = y + (b + c)."""
+    for k in (0, 1):
+        y, later = node.inputs[k], node.inputs[1 - k]
+        inner = y.node
+        if not at.owned(later) or inner.op not in _SUMS or at.alone(y) is None or y.shape != node.shapes[0]:
+            continue
+        if not _channels_last(node) or not _channels_last(inner):
+            continue
+        for j in (0, 1):
+            x, first = inner.inputs[j], inner.inputs[1 - j]
+            if at.owned(x) or not at.owned(first, later) or x.shape != y.shape:
+                continue
+            if first.constant is not None and later.constant is not None:
+                continue
+            wide = np.broadcast_shapes(first.shape, later.shape)
+            if math.prod(wide) > max(math.prod(first.shape), math.prod(later.shape), 1):
+                continue
+            # y = sign_x x + sign_first first, and then sign_y y + sign_later later.
+            sign_x, sign_first = _signs(inner, j)
+            sign_y, sign_later = _signs(node, k)
+            at.did("offsets added by their owner")
+            both = _signed_sum(at, at(first), sign_first * sign_y, at(later), sign_later)
+            return at.build("AddV2", at(x), both) if sign_x * sign_y > 0 else at.build("Sub", both, at(x))
+    return None
+
+
+def _signs(node: Node, k: int) -> tuple[int, int]:
+    """Signs of input k and of the other."""
+    if node.op != "Sub":
+        return 1, 1
+    return (1, -1) if k == 0 else (-1, 1)
+
+
+def _signed_sum(at: Sweep, a: Output, sign_a: int, b: Output, sign_b: int) -> Output:
+    if sign_a > 0:
+        return at.compute("AddV2" if sign_b > 0 else "Sub", a, b)
+    if sign_b > 0:
+        return at.compute("Sub", b, a)
+    return at.compute("Neg", at.compute("AddV2", a, b))
+
+
+# --- into the layers after
+
+
+def into_layer_after(at: Sweep, layer: LinearLayer) -> Replacement:
+    """conv(chain(x s + o), W) = conv(chain(x), s W) + conv(chain(o), W), for a chain of linear operations.
+
+    Only where every use of x s + o is such a layer, and every layer takes the scale: else it is computed anyway.
+    """
+    value, chain = _source(layer.data)
+    found = _affine(at, value)
+    if found is None:
+        return None
+    x, scale, offset = found
+    if value.node in at.replaced or (offset and math.prod(layer.node.shapes[0][1:]) > _LARGEST_OFFSET):
+        return None
+    if not at.owned(layer.kernel, scale, *([offset[0]] if offset else [])) or not all_take(at, value, scale):
+        return None
+    scale_there = carried(at, chain, at(scale))
+    kernel = None if scale_there is None else layer.kernel_for_inputs(at, scale_there)
+    if kernel is None:
+        return None
+    moved = at(x)
+    for node in chain:
+        moved = at.again(node, moved, *(at(value) for value in node.inputs[1:]))
+    result = layer.with_inputs(at, moved, kernel)
+    at.did("scale into the layers after")
+    if offset is None:
+        return result
+    at.did("offset into the layers after")
+    amount, sign = offset
+    constant = _of_offsets(at, layer, chain, value, at(amount))
+    return at.build("AddV2" if sign > 0 else "Sub", result, constant)
+
+
+def _of_offsets(at: Sweep, layer: LinearLayer, chain: list[Node], value: Output, offset: Output) -> Output:
+    """What the layer gives for the offsets alone, computed by their owner: one number a channel if all places agree."""
+    separate = _batch_stays(chain) and layer.node.op not in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+    batch = 1 if separate else value.shape[0]
+    spread = at.compute("BroadcastTo", offset, at.shape([batch, *value.shape[1:]]))
+    for node in chain:
+        spread = _on_batch(at, node, spread, separate)
+    constant = layer.with_inputs(at, spread, at(layer.kernel))
+    if _uniform(layer, chain):
+        ones = [1] * (len(constant.shape) - 1)
+        one = at.compute("Slice", constant, at.shape([0] * len(constant.shape)), at.shape([*ones, constant.shape[-1]]))
+        return at.compute("Reshape", one, at.shape([-1]))
+    return constant
+
+
+def _batch_stays(chain: list[Node]) -> bool:
+    """Whether each operation treats every entry of the first axis by itself."""
+    for node in chain:
+        before, after = node.inputs[0].shape, node.shapes[0]
+        if before[:1] != after[:1]:
+            return False
+        if node.op in ("Mean", "Sum") and any(int(axis) % len(before) == 0 for axis in node.inputs[1].constant.ravel()):  # type: ignore[union-attr]
+            return False
+        if node.op == "Pad" and np.any(node.inputs[1].constant[0]):  # type: ignore[index]
+            return False
+    return True
+
+
+def _on_batch(at: Sweep, node: Node, value: Output, separate: bool) -> Output:
+    """An operation of the chain on a batch of one, or of as many as before."""
+    shape = (1, *node.shapes[0][1:]) if separate else node.shapes[0]
+    if node.op in _SHAPES:
+        return at.compute("Reshape", value, at.shape(shape))
+    if "shareflow." in node.op:
+        return at.build.custom(node.op, [value], shape, value.dtype, node.attributes, node.name)
+    return at.compute(node.op, value, *(at(other) for other in node.inputs[1:]), **node.attributes)
+
+
+def _uniform(layer: LinearLayer, chain: list[Node]) -> bool:
+    """Whether every place of the result sees the same offsets: nothing is padded, no place has channels of its own."""
+    for node in chain:
+        if node.op == "Pad" or node.attributes.get("padding", "VALID") != "VALID":
+            return False
+        if node.inputs[0].shape[-1:] != node.shapes[0][-1:]:
+            return False
+    node = layer.node
+    if node.op in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
+        return True
+    if node.op in ("Conv2DBackpropInput", "Conv3DBackpropInputV2", "Einsum"):
+        return False
+    pointwise = all(n == 1 for n in layer.kernel.shape[: 2 if node.op != "Conv3D" else 3])
+    return node.attributes["padding"] == "VALID" or (node.attributes["padding"] == "SAME" and pointwise)
+
+
+def _source(data: Output) -> tuple[Output, list[Node]]:
+    """What a layer's data comes from through linear operations that have one use each; these in order."""
+    chain: list[Node] = []
+    while data.node.op in (*_SHAPES, *_AVERAGES) or _pads_zeros(data.node):
+        chain.append(data.node)
+        data = data.node.inputs[0]
+    return data, chain[::-1]
+
+
+def _pads_zeros(node: Node) -> bool:
+    return node.op == "Pad" and node.inputs[1].constant is not None
+
+
+def _affine(at: Sweep, value: Output) -> tuple[Output, Output, tuple[Output, int] | None] | None:
+    """(x, s, (o, its sign) or None) where the value is x s + o."""
+    node = value.node
+    offset: tuple[Output, int] | None = None
+    if node.op in _SUMS and _channels_last(node):
+        for k in (0, 1) if node.op != "Sub" else (0,):
+            inner, added = node.inputs[k], node.inputs[1 - k]
+            if is_channel_scale(at, added, inner) and inner.node.op == "Mul" and inner.shape == value.shape:
+                offset = (added, -1 if node.op == "Sub" else 1)
+                node = inner.node
+                if at.alone(inner) is None or node in at.replaced:
+                    return None
+                break
+    if node.op != "Mul" or len(value.shape) < 2:
+        return None
+    for x, scale in (node.inputs, node.inputs[::-1]):
+        if is_channel_scale(at, scale, x) and x.shape == value.shape and at.secret(value):
+            return x, scale, offset
+    return None
+
+
+def all_take(at: Sweep, value: Output, scale: Output | None = None) -> bool:
+    """Whether each use of a value, through linear operations, is a layer that can take a scale of it into its kernel.
+
+    Without one: a public number.
+    """
+    if value in at.graph.results:
+        return False
+    users = at.graph.users.get(value, ())
+    for user in users:
+        layer = linear_layer(user, at)
+        if layer is not None and layer.data == value:
+            _, chain = _source(value)
+            if scale is not None and not (at.owned(layer.kernel, scale) and _fits(scale, chain, layer)):
+                return False
+            continue
+        linear = user.op in (*_SHAPES, *_AVERAGES) or _pads_zeros(user)
+        if not linear or user.inputs[0] != value or not all_take(at, user.outputs[0], scale):
+            return False
+    return bool(users)
+
+
+def _fits(scale: Output, chain: list[Node], layer: LinearLayer) -> bool:
+    if math.prod(scale.shape) == 1:
+        return True
+    if layer.node.op == "Einsum":
+        left = str(layer.node.attributes["equation"]).replace(" ", "").partition("->")[0].split(",")
+        if left[0][-1] not in left[1]:
+            return False
+    return all(_channels_follow(node) for node in chain)
+
+
+def _channels_follow(node: Node) -> bool:
+    """Whether one number for each channel before becomes one for each entry of the last axis after."""
+    if node.op in _AVERAGES:
+        return _channels_stay(node) and node.inputs[0].shape[-1:] == node.shapes[0][-1:]
+    before, after = node.inputs[0].shape, node.shapes[0]
+    if node.op == "Pad":
+        padding = node.inputs[1].constant
+        return padding is not None and not np.any(padding[-1])
+    # A shape that ends in channels, or that puts whole pixels one after another.
+    return bool(after) and bool(before) and after[-1] % before[-1] == 0
+
+
+def carried(at: Sweep, chain: list[Node], scale: Output) -> Output | None:
+    """The scale as the last axis has it after the chain."""
+    if math.prod(scale.shape) == 1:
+        return scale
+    for node in chain:
+        if not _channels_follow(node):
+            return None
+        times = node.shapes[0][-1] // node.inputs[0].shape[-1]
+        flat = _channels(at, scale)
+        scale = at.compute("Tile", flat, at.shape([times])) if times > 1 else flat
+    return scale

@@ -24,8 +24,8 @@ def _visit(node: Node, build: Builder) -> Replacement:
     attributes = node.attributes
     if attributes["is_training"]:
         raise UnsupportedModelError(
-            f"{node.op} of layer '{node.layer}' takes its statistics from the batch (training mode). Trace the model with "
-            "training=False, so that the moving statistics are used."
+            f"{node.op} of layer '{node.layer}' takes its statistics from the batch (training mode). Trace the model "
+            "with training=False, so that the moving statistics are used."
         )
     epsilon = build.constant(attributes["epsilon"], variance.dtype)
     scale = build("Mul", gamma, build("Rsqrt", build("AddV2", variance, epsilon)))
