@@ -279,6 +279,26 @@ ELEMENTARY = [
     ),
 ]
 
+
+def _angles(f: int) -> tuple[Reals, ...]:
+    # The constant 1 / 2 pi is rounded: the error grows with the angle.
+    return (grid(f, -limit(f) / 4, limit(f) / 4),)
+
+
+ELEMENTARY += [
+    Row("sin(x)", "sine", 2, nn.sin, np.sin, _angles),
+    Row("cos(x)", "cosine", 2, nn.cos, np.cos, _angles),
+    Row(
+        "tan(x)",
+        "tangent, by both and a division",
+        4,
+        nn.tan,
+        np.tan,
+        lambda f: (grid(f, -1.5, 1.5),),
+        condition=lambda x: 1 + np.tan(x) ** 2,
+    ),
+]
+
 WIDTH = 10
 NORMALISING = [
     Row("softmax(x), of 10", "e^x_i / Σ e^x_j", 2, nn.softmax, _softmax, lambda f: (rows(f, WIDTH),), ((ROWS, WIDTH),)),

@@ -99,3 +99,6 @@ from shareflow.nn.smooth import sigmoid as sigmoid
 from shareflow.nn.smooth import silu as silu
 from shareflow.nn.smooth import softplus as softplus
 from shareflow.nn.smooth import tanh as tanh
+from shareflow.nn.trigonometric import cos as cos
+from shareflow.nn.trigonometric import sin as sin
+from shareflow.nn.trigonometric import tan as tan

@@ -13,6 +13,7 @@ used where a value is known to one party.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ import tensorflow as tf
 
 from shareflow.protocol import contraction, convolution
 from shareflow.ring import kernels
+from shareflow.ring.sine import sine
 
 Compute = Callable[..., tf.Tensor]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -236,6 +238,13 @@ NON_NEGATIVE = _both("non_negative", lambda x, *, size: tf.cast(x >= 0, x.dtype)
 AT_LEAST = _both("at_least", _at_least)
 # c1 x + c2 x^2 + ... in the ring.
 POWERS = _both("polynomial", _polynomial)
+# The sine of angles in turns, with ``bits`` fractional bits, at twice ``result_bits``.
+SINE = Op(
+    "sine",
+    INTERACTIVE,
+    lambda x, *, bits, result_bits: sine(x, bits=bits, result_bits=result_bits) * (1 << result_bits),
+    lambda x, *, bits, result_bits: tf.sin(x * (2 * math.pi)),
+)
 # On values that are 0 or 1.
 NOT = _both("not", lambda x: 1 - x)
 AND = _both("and", lambda x, y: x * y)

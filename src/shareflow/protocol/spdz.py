@@ -41,6 +41,7 @@ from shareflow.protocol.op import (
     RELU,
     ROW,
     SHIFT_RIGHT,
+    SINE,
     SUBTRACT,
     TRUNCATE,
     XOR,
@@ -50,6 +51,7 @@ from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.rules import Rules
 from shareflow.ring import kernels
 from shareflow.ring.fixed_point import FixedPoint
+from shareflow.ring.sine import sine
 from shareflow.share.additive import Additive
 from shareflow.share.boolean import MaskedBits
 from shareflow.share.known import Known
@@ -274,6 +276,33 @@ def powers(spdz: SPDZ, op: Op, x: Masked, *, coefficients: tuple[int, ...]) -> A
         return tf.add_n(terms)
 
     parts = at_each(spdz.servers, local, x.opened, _LEADER, *dealt)
+    return Additive(spdz.servers, (parts[0], parts[1]))
+
+
+@rules.rule(SINE, Masked)
+def _sine(spdz: SPDZ, op: Op, x: Masked, *, bits: int, result_bits: int) -> Additive:
+    """<sin(x)> of an angle whose turn divides the ring, so that alpha + a may wrap:
+
+    sin(alpha + a) = sin(alpha) cos(a) + cos(alpha) sin(a)
+
+    S2 corrects cos(a) and sin(a); sin(alpha) and cos(alpha) are public words, the same at both servers. No round;
+    offline 16 bytes an element.
+    """
+    quarter = 1 << bits - 2
+
+    def both(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        own, ahead = (sine(angle + turn, bits=bits, result_bits=result_bits) for turn in (0, quarter))
+        return own, ahead
+
+    with spdz.dealer:
+        sin_a, cos_a = both(x.mask)
+    dealt = [correct(spdz.servers, spdz.dealer, value) for value in (sin_a, cos_a)]
+
+    def local(alpha: tf.Tensor, own_sin: tf.Tensor, own_cos: tf.Tensor) -> tf.Tensor:
+        sin_alpha, cos_alpha = both(alpha)
+        return sin_alpha * own_cos + cos_alpha * own_sin
+
+    parts = at_each(spdz.servers, local, x.opened, *dealt)
     return Additive(spdz.servers, (parts[0], parts[1]))
 
 
