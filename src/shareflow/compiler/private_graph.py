@@ -14,8 +14,8 @@ from shareflow.compiler.composite import plain_meaning
 from shareflow.compiler.graph import CONSTANT, INPUT, Graph, Node, Output
 from shareflow.compiler.inference import compute
 from shareflow.compiler.lower.handler import Value, check_supported, lower
+from shareflow.compiler.masking import masked_at_source
 from shareflow.compiler.parameters import Parameter, parameters_of_graph
-from shareflow.compiler.scales import PRODUCTS, STRUCTURE
 from shareflow.compiler.scope import scope_name
 from shareflow.errors import UnsupportedModelError
 from shareflow.party.party import Party
@@ -132,7 +132,7 @@ class PrivateGraph:
 
     @functools.cached_property
     def _reused(self) -> set[Output]:
-        return _reused(self.graph)
+        return masked_at_source(self.graph)
 
 
 def finish(scores: PrivateTensor, receiver: Party, activation: str | None) -> PrivateTensor:
@@ -169,27 +169,3 @@ def _shared(value: Value, protocol: Protocol) -> PrivateTensor:
     if not isinstance(value, PrivateTensor):
         raise UnsupportedModelError("A result depends on no private value. Leave it out: all parties know it.")
     return value.shared(protocol)
-
-
-def _reused(graph: Graph) -> set[Output]:
-    """Values that several products or comparisons need masked, one of them through a view: masked once, at their source.
-
-    A masked tensor's slices and joins are masked, too; without this each view would be opened under a mask of its own.
-    """
-    needs: dict[Output, int] = {}
-    marked = set()
-    for node in reversed(graph.nodes):
-        for value in node.outputs:
-            through = 0
-            total = 0
-            for user in graph.users.get(value, ()):
-                if user.op in STRUCTURE:
-                    here = max((needs.get(o, 0) for o in user.outputs), default=0)
-                    through += here
-                    total += here
-                elif user.op in PRODUCTS or user.op not in ("AddV2", "Add", "Sub", "BiasAdd", "AddN"):
-                    total += 1
-            needs[value] = total
-            if total >= 2 and through and node.op not in STRUCTURE and graph.secret(value):
-                marked.add(value)
-    return marked

@@ -334,14 +334,21 @@ class PrivateTensor(PrivateValue):
             return PrivateTensor(Known(self.share.parties[0], compute(value)))
 
     def at_scale(self, fractional_bits: int) -> PrivateTensor:
-        """The same value with more fractional bits (local), or fewer (a truncation)."""
+        """The same value with more fractional bits (local), or fewer (a truncation). Done once for each scale."""
         protocol, more = self.protocol_of_shares(), fractional_bits - self.fractional_bits
         if more == 0:
             return self
-        if more > 0:
-            share = protocol.apply(ops.SHIFT_LEFT, self.share, bits=more)
-        else:
-            share = protocol.apply(ops.TRUNCATE, self.share, bits=-more)
+        kept = self.share.lifted(_Shifted)
+        if kept is None:
+            kept = _Shifted()
+            self.share.keep(kept)
+        share = kept.shares.get((protocol, more))
+        if share is None:
+            if more > 0:
+                share = protocol.apply(ops.SHIFT_LEFT, self.share, bits=more)
+            else:
+                share = protocol.apply(ops.TRUNCATE, self.share, bits=-more)
+            kept.shares[protocol, more] = share
         return PrivateTensor(share, fractional_bits, protocol)
 
     def shared(self, protocol: Protocol, fractional_bits: int | None = None) -> PrivateTensor:
@@ -438,6 +445,14 @@ class _Shared(Known):
         Share.__init__(self)
         self.tensor = tensor
         self.protocol = tensor.protocol
+
+
+class _Shifted(Known):
+    """Remembers a share with its point elsewhere: what several operations need truncated is truncated once."""
+
+    def __init__(self) -> None:
+        Share.__init__(self)
+        self.shares: dict[tuple[Protocol, int], Share] = {}
 
 
 def reveal_to(x: PrivateTensor, receiver: Party) -> PrivateTensor:

@@ -1,0 +1,53 @@
+"""Where a value is best masked: at its source, or at each of the views that products and comparisons take of it.
+
+A masked tensor's slices and joins are masked, too. A value that several operations need, one of them through a view, is
+masked once at its source if that opens fewer elements than masking each view.
+"""
+
+from __future__ import annotations
+
+import math
+
+from shareflow.compiler.graph import Graph, Node, Output
+from shareflow.compiler.scales import STRUCTURE, SUMS
+
+_JOINS = ("ConcatV2", "Pack")
+
+
+def masked_at_source(graph: Graph) -> set[Output]:
+    """The values to mask where they are computed."""
+    elements: dict[Output, float] = {}
+    marked = set()
+    for node in reversed(graph.nodes):
+        for value in node.outputs:
+            direct, through = 0.0, 0.0
+            for user in graph.users.get(value, ()):
+                if _is_view(user):
+                    through += _share_of_view(user, value, elements)
+                elif user.op not in SUMS:
+                    # However many need the value itself, it is masked once.
+                    direct = _size(value)
+            elements[value] = direct + through
+            if through and elements[value] > _size(value) and not _is_view(node) and graph.secret(value):
+                marked.add(value)
+    return marked
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the result is masked where the input is: elements moved, or a public value added."""
+    if node.op in SUMS and node.op != "AddN":
+        return any(value.constant is not None for value in node.inputs)
+    return node.op in STRUCTURE
+
+
+def _share_of_view(node: Node, value: Output, elements: dict[Output, float]) -> float:
+    """How many elements are masked for a value's sake, where a view of it is needed masked."""
+    needed = sum(elements.get(result, 0.0) for result in node.outputs)
+    if node.op not in _JOINS:
+        return needed
+    joined = sum(_size(part) for part in node.inputs if part.constant is None)
+    return needed * _size(value) / joined if joined else 0.0
+
+
+def _size(value: Output) -> int:
+    return math.prod(value.shape)
