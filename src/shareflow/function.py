@@ -18,6 +18,7 @@ from shareflow.audit.view import Audit, audit
 from shareflow.errors import PlacementError, PlanError, RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
+from shareflow.protocol.choices import current_choices
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, richest
 from shareflow.runtime.current import Runtime, current_runtime
@@ -246,7 +247,7 @@ class Function(Generic[F]):
                 "outside, or decorate the outer function with shareflow.function instead."
             )
         leaves, shape = _flatten(call)
-        key = (tuple(leaf.static for leaf in leaves), _frozen(shape))
+        key = (tuple(leaf.static for leaf in leaves), _frozen(shape), current_choices())
         if key not in self._traced:
             self._traced[key] = self._build(call, leaves, shape)
         return self._traced[key], [tensor for leaf in leaves for tensor in leaf.tensors]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from shareflow.errors import PlacementError, PlanError, ShapeError
 from shareflow.party.party import Party, as_party
+from shareflow.protocol.choices import current_choices
 from shareflow.protocol.default import current_protocol
 from shareflow.protocol.placement import private_tensor
 from shareflow.protocol.protocol import Protocol
@@ -151,9 +152,15 @@ def plan(entries: Mapping[str, Entry], protocol: Protocol | None = None) -> Plan
             "servers": [server.job for server in meeting.servers],
             "dealer": meeting.dealer.job,
             "fractional_bits": meeting.fixed_point.fractional_bits,
-            "settings": f"truncation={meeting.truncation!r}, comparison={meeting.comparison!r}",
+            "settings": _settings(meeting),
         },
     )
+
+
+def _settings(protocol: SPDZ) -> str:
+    choices = current_choices()
+    made = f", choices={choices.table!r}" if choices else ""
+    return f"truncation={protocol.truncation!r}, comparison={protocol.comparison!r}{made}"
 
 
 def _check(name: str, entry: Entry) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from shareflow.errors import ShapeError
-from shareflow.nn.selection import chosen, comparable
+from shareflow.nn.ranking import BINARY, NETWORK, RANKING, Maximum, Sorting, in_order, larger, tournament
+from shareflow.nn.selection import chosen
 from shareflow.protocol.arithmetic import concat
-from shareflow.protocol.compare import non_negative, stacked_at_least
+from shareflow.protocol.choices import chosen as chosen_variant
+from shareflow.protocol.compare import bound_bits, stacked_at_least
 from shareflow.protocol.operand import private_operand, public_beside
 from shareflow.protocol.tensor import PrivateTensor, axes_of
 from shareflow.share.known import Known
@@ -83,20 +86,23 @@ def top_k(x: Any, k: int, axis: int = -1, bound: float | None = None) -> tuple[P
     along = one_axis(axis, x.ndim)
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= x.shape[along]:
         raise ShapeError(f"top_k takes 1 to {x.shape[along]} of an axis of that length; got {k!r}.")
-    values, places = _sorted(x, axis, _places(_lines(x, axis)[0]), bound)
-    first = [slice(None)] * x.ndim
-    first[along] = slice(0, k)
-    return values[tuple(first)], places[tuple(first)]
+    return _sorted(x, along, _places(_lines(x, along)[0]), bound, k)
 
 
 def max_tree(values: PrivateTensor, places: Any = None, bound: float | None = None) -> tuple[PrivateTensor, Any]:
     """Maximum over the first axis; places of the same shape are chosen along with it."""
+    if not isinstance(values.share, Known) and values.shape[0] > 1:
+        bits = bound_bits(values.fractional_bits, bound)
+        site = Maximum(values.shape[0], math.prod(values.shape[1:]), bits, places is not None)
+        widths = chosen_variant(site, BINARY)
+        if widths:
+            return tournament(values, places, widths, bound)
     while values.shape[0] > 1:
         even = values.shape[0] // 2 * 2
         # Neighbours meet, so that order is kept and the first of equals wins.
         pair = (slice(0, even, 2), slice(1, even, 2), slice(even, None))
         left, right, rest = (values[part] for part in pair)
-        wins, values = _larger(left, right, bound)
+        wins, values = larger(left, right, bound)
         values = concat([values, rest], 0)
         if places is not None:
             left, right, rest = (places[part] for part in pair)
@@ -104,29 +110,31 @@ def max_tree(values: PrivateTensor, places: Any = None, bound: float | None = No
     return values[0], places if places is None else places[0]
 
 
-def _larger(left: PrivateTensor, right: PrivateTensor, bound: float | None) -> tuple[PrivateTensor, PrivateTensor]:
-    """([left >= right], the larger)."""
-    difference = comparable(left - right)
-    wins = non_negative(difference, bound)
-    return wins, right + chosen(wins, difference)
-
-
-def _sorted(x: PrivateTensor, axis: int, places: Any, bound: float | None) -> tuple[PrivateTensor, Any]:
-    """Largest first along an axis; places [n, ...rest] are moved along."""
+def _sorted(
+    x: PrivateTensor, axis: int, places: Any, bound: float | None, first: int | None = None
+) -> tuple[PrivateTensor, Any]:
+    """The first ones along an axis or all, largest first; places [n, ...rest] are moved along."""
     along = one_axis(axis, x.ndim)
     values, _ = _lines(x, along)
     count = values.shape[0]
+    back, wanted = _first_to(along, values.ndim), count if first is None else first
+    if not isinstance(values.share, Known) and count > 1:
+        bits = bound_bits(values.fractional_bits, bound)
+        site = Sorting(count, math.prod(values.shape[1:]), bits, wanted, places is not None)
+        if chosen_variant(site, NETWORK) == RANKING:
+            values, places = in_order(values, places, wanted, bound)
+            return values.transpose(back), None if places is None else places.transpose(back)
     for low, high in _network(count):
         still = sorted(set(range(count)) - {*low, *high})
         order = np.argsort([*low, *high, *still])
         left, right = values.take(low), values.take(high)
-        wins, larger = _larger(left, right, bound)
-        values = concat([larger, left + right - larger, values.take(still)], 0).take(order)
+        wins, upper = larger(left, right, bound)
+        values = concat([upper, left + right - upper, values.take(still)], 0).take(order)
         if places is not None:
             left, right = places.take(low), places.take(high)
-            first = right + chosen(wins, left - right)
-            places = concat([first, left + right - first, places.take(still)], 0).take(order)
-    back = _first_to(along, values.ndim)
+            upper = right + chosen(wins, left - right)
+            places = concat([upper, left + right - upper, places.take(still)], 0).take(order)
+    values, places = values[:wanted], None if places is None else places[:wanted]
     return values.transpose(back), None if places is None else places.transpose(back)
 
 

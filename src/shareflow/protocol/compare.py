@@ -89,8 +89,7 @@ def size_bits(x: PrivateTensor, bound: float | None, thresholds: Sequence[float]
     """
     if bound is None:
         return SIGN_BITS
-    if not 0 < bound < math.inf:
-        raise EncodingError(f"A bound is a positive number that no value reaches in size; got {bound!r}.")
+    bits = bound_bits(x.fractional_bits, bound)
     if bounds_are_checked():
         above, below = x - (min(thresholds) + bound), x - (max(thresholds) - bound)
         beyond = non_negative(above).sum() + (~non_negative(below)).sum()
@@ -99,7 +98,16 @@ def size_bits(x: PrivateTensor, bound: float | None, thresholds: Sequence[float]
             f"A value lies beyond its declared bound of {bound:g}: comparing it would give a wrong bit. "
             "Declare a larger bound, or none.",
         )
-    return min(max(math.ceil(math.log2(bound)) + x.fractional_bits, 1), SIGN_BITS)
+    return bits
+
+
+def bound_bits(fractional_bits: int, bound: float | None) -> int:
+    """The same of a scale alone, where nothing is checked but the bound itself."""
+    if bound is None:
+        return SIGN_BITS
+    if not 0 < bound < math.inf:
+        raise EncodingError(f"A bound is a positive number that no value reaches in size; got {bound!r}.")
+    return min(max(math.ceil(math.log2(bound)) + fractional_bits, 1), SIGN_BITS)
 
 
 def inverted(value: Any) -> Any:

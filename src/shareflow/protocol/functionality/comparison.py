@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from shareflow.errors import ProtocolError
 from shareflow.party.party import at_each
+from shareflow.protocol.choices import Site, chosen
 from shareflow.protocol.functionality.dealer import correct_bits
 from shareflow.protocol.functionality.opening import open_bits
 from shareflow.ring import kernels
@@ -54,7 +55,8 @@ class Comparison(abc.ABC):
 class Layout:
     """How the bits below the sign are grouped: ``group`` bits a group, then gates that join ``gates[i]`` neighbours.
 
-    More bits a group and wider gates: fewer rounds, more offline bytes. group is 2 to 6, a gate 2 to 8 wide.
+    More bits a group and wider gates: fewer rounds, more offline bytes. group is 2 to 6, a gate 2 to 8 wide. Without a
+    gate there is one group, and one round.
     """
 
     group: int
@@ -89,6 +91,43 @@ class Layout:
             left //= radix
             total += left * kernels.gate_product_count(radix=radix, last=level == len(self.gates))
         return total
+
+    def __str__(self) -> str:
+        return f"groups of {self.group}, gates {' x '.join(map(str, self.gates)) or 'none'}"
+
+
+@dataclass(frozen=True)
+class Compared(Site):
+    """A comparison of ``elements`` values by ``bits`` bits with each of ``thresholds``; its variants are layouts."""
+
+    bits: int
+    elements: int
+    thresholds: int = 1
+
+    def require(self, variant: object) -> None:
+        if not isinstance(variant, Layout) or not is_layout(variant, self.bits):
+            raise ProtocolError(
+                f"A comparison of {self.bits} bits takes a Layout with a group of 2 to 6 bits and gates 2 to 8 wide, "
+                f"whose product covers the bits; got {variant}."
+            )
+
+    def __str__(self) -> str:
+        several = f" with {self.thresholds} thresholds" if self.thresholds > 1 else ""
+        return f"compare {self.bits} bits of {self.elements}{several}"
+
+
+def is_layout(layout: Layout, bits: int) -> bool:
+    """Whether it can take so many bits."""
+    return (
+        layout.group in _GROUPS and all(radix in _RADICES for radix in layout.gates) and layout.covers >= max(bits, 1)
+    )
+
+
+@functools.cache
+def layouts_for(bits: int) -> tuple[Layout, ...]:
+    """All layouts that are worth a look for a number of bits, of each order of the same gates every one."""
+    single = (Layout(group, ()) for group in _GROUPS if group >= bits)
+    return (*itertools.islice(single, 1), *_layouts(bits))
 
 
 @functools.cache
@@ -189,7 +228,7 @@ class MaskedCarry(Comparison):
     def _carries(self, x: Masked, opened: tuple[list[tf.Tensor], ...], bits: int) -> tuple[tf.Tensor, ...]:
         """XOR shares of the carry out of the low bits of alpha + a, for several alpha under one a; packed in rows."""
         servers, dealer = x.servers, x.dealer
-        plan = self.layout(bits)
+        plan = chosen(Compared(bits, math.prod(x.shape), len(opened[0])), self.layout(bits))
         groups = math.prod(plan.gates)
 
         # 1. S2 corrects the products of a's bits in each group: G and P of a group are then local.
