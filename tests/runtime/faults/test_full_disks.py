@@ -120,7 +120,8 @@ def test_a_disk_that_fills_up_while_clients_are_answered(parties, party):
     fill(dep, party)
     for one in asking:
         assert "the disk is full" in one.outcome(3 * GUARD)
-    with pytest.raises(ShareflowError, match="the disk is full"):
+    # The dealer tells the reason for each graph in turn, that for this one may come later.
+    with pytest.raises(ShareflowError, match=r"the disk is full|no material of the dealer"):
         load(dep, model, time_limit=20.0)
     assert versions(dep) == before
     assert all(process.poll() is None for process in dep.processes.values())
