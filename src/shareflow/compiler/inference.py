@@ -13,6 +13,10 @@ from tensorflow.python.framework import op_def_registry
 
 from shareflow.errors import UnsupportedModelError
 
+# Ops whose results' shapes follow from the values of inputs, all but those at these positions, as TensorFlow finds out
+# when it computes them.
+_SHAPED_BY_VALUES = {"DynamicPartition": (0,), "SegmentMean": (0,), "SegmentSum": (0,)}
+
 
 @functools.cache
 def _definition(op: str) -> Any:
@@ -70,9 +74,11 @@ def compute(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> li
     arguments: dict[str, Any] = {}
     position = 0
     defined = _definition(op).input_arg
-    for k, argument in enumerate(defined):
+    # Lists of an op with several are of one length: indices and data of DynamicStitch.
+    lists = sum(bool(argument.number_attr or argument.type_list_attr) for argument in defined)
+    count = (len(inputs) - len(defined) + lists) // max(lists, 1)
+    for argument in defined:
         if argument.number_attr or argument.type_list_attr:
-            count = len(inputs) - position - (len(defined) - k - 1)
             arguments[names[argument.name]] = list(inputs[position : position + count])
             position += count
         else:
@@ -98,6 +104,10 @@ def result_types(
     Raises:
         UnsupportedModelError: the shape of a result follows from values that are not public.
     """
+    moved = _SHAPED_BY_VALUES.get(op)
+    if moved is not None and all(value is not None or i in moved for i, (_, _, value) in enumerate(inputs)):
+        zeros = [np.zeros(shape, dtype) if value is None else value for shape, dtype, value in inputs]
+        return [(tuple(r.shape), r.dtype.name) for r in compute(op, [tf.constant(z) for z in zeros], attributes)]
     with tf.Graph().as_default():
         feeds = [
             tf.constant(value) if value is not None else tf.compat.v1.placeholder(dtype, shape)
@@ -106,5 +116,9 @@ def result_types(
         results = compute(op, feeds, attributes)
     for result in results:
         if not result.shape.is_fully_defined():
+            if result is not results[0] and op.startswith("FusedBatchNorm"):
+                # What training alone would use has no shape at inference.
+                result.set_shape([0])
+                continue
             raise UnsupportedModelError(f"The shape of {op}'s result is not known beforehand: {result.shape}.")
     return [(tuple(result.shape), result.dtype.name) for result in results]

@@ -40,8 +40,12 @@ _RANDOM = re.compile(r"Random|Multinomial|Dropout|Stateless(Uniform|Normal|Trunc
 
 @dataclass(frozen=True)
 class _Variable:
-    """A resource: what stands behind it is read at its owner."""
+    """A resource: what stands behind it is read at its owner.
 
+    ``key`` tells variables apart: TensorFlow calls all that were not named by the same name.
+    """
+
+    key: int
     name: str
     read: Callable[[], np.ndarray]
     shape: tuple[int, ...]
@@ -98,7 +102,7 @@ class _Reader:
         self.arrays_are_public = arrays_are_public
         self._definitions = {f.signature.name: f for f in concrete.graph.as_graph_def().library.function}
         self._graphs: dict[str, Any] = {}
-        self._parameters: dict[str, Output] = {}
+        self._parameters: dict[int, Output] = {}
         self._variables = {id(v.handle): v for v in _variables(concrete)}
 
     # --- leaves
@@ -119,7 +123,7 @@ class _Reader:
                     f"The function refers to {outside}, which is no variable. Tables and iterators stay outside of a "
                     "private computation: look values up before, and give the tensors."
                 )
-            return _Variable(variable.name, variable.numpy, tuple(variable.shape), variable.dtype.name)
+            return _Variable(id(outside), variable.name, variable.numpy, tuple(variable.shape), variable.dtype.name)
         return self._array(outside.numpy(), "captured")
 
     def _array(self, value: np.ndarray, path: str) -> Output:
@@ -134,12 +138,12 @@ class _Reader:
         )
 
     def _read_variable(self, variable: _Variable, path: str) -> Output:
-        if variable.name not in self._parameters:
+        if variable.key not in self._parameters:
             name = variable.name.removesuffix(":0")
-            self._parameters[variable.name] = self.leaf(
+            self._parameters[variable.key] = self.leaf(
                 PARAMETER, name, variable.shape, variable.dtype, self.owner, source=variable.read, kind="variable"
             )
-        return self._parameters[variable.name]
+        return self._parameters[variable.key]
 
     # --- functions
 
@@ -186,10 +190,12 @@ class _Reader:
         if op in LIST_OPS:
             self.build.layer = self.layer_of(path.rpartition("/")[0])
             return LIST_OPS[op](self.build, attributes_of(operation), *given)
-        if op == "ResourceGather" and isinstance(given[0], _Variable):
+        if op == "ResourceGather" and isinstance(given[0], _Variable) and isinstance(given[1], Output):
             table = self._read_variable(given[0], path)
             self.build.layer = self.layer_of(path.rpartition("/")[0])
-            return [self.build("GatherV2", table, given[1], self.build.constant(0, "int32"), batch_dims=0)]
+            batch = operation.get_attr("batch_dims")
+            axis = self.build.constant(batch, "int32")
+            return [self.build("GatherV2", table, given[1], axis, batch_dims=batch)]
         if not all(isinstance(value, Output) for value in given):
             raise UnsupportedModelError(
                 f"{op} '{path}' works on a variable or a list of tensors itself, which inference does not. Variables "

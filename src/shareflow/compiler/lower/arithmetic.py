@@ -1,4 +1,4 @@
-"""Sums, products, quotients and comparisons, with broadcasting."""
+"""Sums, products, powers, comparisons, logic and choices, with broadcasting."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 
 from shareflow.compiler.graph import Node
-from shareflow.compiler.lower.handler import Value, lowers
+from shareflow.compiler.lower.handler import Value, as_bits, fine, first_shared, is_whole, lowers, refuse
 from shareflow.nn import elementary, selection
+from shareflow.protocol.arithmetic import stack
+from shareflow.protocol.compare import at_least
 from shareflow.protocol.tensor import PrivateTensor
+
+# Public exponents that differ, up to so many, are taken one by one.
+_MOST_EXPONENTS = 4
+_LARGEST_EXPONENT = 64
 
 
 def _operator(compute: Any) -> Any:
@@ -29,17 +35,13 @@ for _ops, _compute in {
     ("Greater",): operator.gt,
     ("LessEqual",): operator.le,
     ("Less",): operator.lt,
-    ("Equal",): operator.eq,
-    ("NotEqual",): operator.ne,
-    ("LogicalAnd",): operator.and_,
-    ("LogicalOr",): operator.or_,
     ("Maximum",): selection.maximum,
     ("Minimum",): selection.minimum,
 }.items():
     lowers(*_ops)(_operator(_compute))
 
 
-@lowers("AddN")
+@lowers("AddN", "AccumulateNV2")
 def _add_n(node: Node, *values: Value) -> Value:
     return functools.reduce(operator.add, values)
 
@@ -47,11 +49,6 @@ def _add_n(node: Node, *values: Value) -> Value:
 @lowers("Neg")
 def _negate(node: Node, x: PrivateTensor) -> Value:
     return -x
-
-
-@lowers("LogicalNot")
-def _not(node: Node, x: PrivateTensor) -> Value:
-    return ~x
 
 
 @lowers("Square")
@@ -65,35 +62,173 @@ def _squared_difference(node: Node, x: Value, y: Value) -> Value:
     return difference * difference
 
 
-@lowers("RealDiv", "Div", "DivNoNan", "Xdivy")
-def _divide(node: Node, x: Value, y: Value) -> Value:
-    return elementary.divide(x, y) if isinstance(y, PrivateTensor) else x / y
+@lowers("Cross")
+def _cross(node: Node, x: Value, y: Value) -> Value:
+    def turned(value: Value, order: list[int]) -> Value:
+        return value.take(order, value.ndim - 1)
+
+    first, second = [1, 2, 0], [2, 0, 1]
+    return turned(x, first) * turned(y, second) - turned(x, second) * turned(y, first)
 
 
-@lowers("Reciprocal", "Inv")
-def _reciprocal(node: Node, x: PrivateTensor) -> Value:
-    return elementary.reciprocal(x)
+@lowers("Xlogy", "Xlog1py")
+def _times_log(node: Node, x: Value, y: Value) -> Value:
+    more = 1 if node.op == "Xlog1py" else 0
+    if isinstance(y, PrivateTensor):
+        return elementary.log(fine(y) + more) * x
+    # 0 log 0 is 0, and nothing else has a meaning there.
+    values = np.asarray(y, np.float64) + more
+    if np.any(values < 0):
+        raise refuse(node, "the logarithm of a negative number is none.", "Clip the second operand at 0.")
+    return x * np.log(np.where(values == 0, 1, values))
+
+
+# --- powers
 
 
 @lowers("Pow")
-def _power(node: Node, x: Value, y: Value) -> Value:
-    if not isinstance(y, PrivateTensor) and y.size == 1:
-        exponent = float(y.reshape(()))
-        whole = round(exponent)
-        if exponent == whole and whole >= 1:
-            return x**whole
-        if exponent == 0.5:
-            return elementary.sqrt(x)
-        if exponent == -0.5:
-            return elementary.rsqrt(x)
-        if exponent == -1:
-            return elementary.reciprocal(x)
-    return elementary.power(x, y)
+def _power(node: Node, x: Any, y: Value) -> Value:
+    whole = is_whole(node.dtypes[0])
+    if isinstance(y, PrivateTensor):
+        if whole:
+            raise refuse(node, "a private exponent of whole numbers is not there.", "Cast to float, and back.")
+        return _power_of_private(node, x, y)
+    x = x if whole else fine(x)
+    exponents = np.unique(np.asarray(y, np.float64))
+    if len(exponents) == 1:
+        result = _one_power(x, float(exponents[0]))
+        return result.broadcast_to(node.shapes[0]) if tuple(result.shape) != node.shapes[0] else result
+    if len(exponents) <= _MOST_EXPONENTS or all(_is_small(e) for e in exponents):
+        terms = [_one_power(x, float(e)) * (y == e).astype(np.int64) for e in exponents]
+        return functools.reduce(operator.add, terms)
+    return elementary.exp((elementary.log(x) * np.asarray(y, np.float64)).ready())
+
+
+def _is_small(exponent: float) -> bool:
+    return exponent == round(exponent) and 0 <= exponent <= _LARGEST_EXPONENT
+
+
+def _one_power(x: PrivateTensor, exponent: float) -> PrivateTensor:
+    whole = round(exponent)
+    if exponent == whole:
+        if whole == 0:
+            return x * 0 + 1
+        if whole == 1:
+            return x
+        if whole < 0:
+            return elementary.reciprocal(fine(x**-whole))
+        return x**whole
+    return elementary.power(x, exponent)
+
+
+def _power_of_private(node: Node, x: Value, y: PrivateTensor) -> Value:
+    """x^y = e^(y log x), x > 0."""
+    if isinstance(x, PrivateTensor):
+        return elementary.exp((fine(y) * elementary.log(fine(x))).ready())
+    base = np.asarray(x, np.float64)
+    if np.any(base < 0):
+        raise refuse(node, "a negative base has no private power.", "Give its size, and the sign by another way.")
+    # 0^y is 0 for y > 0.
+    power = elementary.exp((fine(y) * np.log(np.where(base == 0, 1, base))).ready())
+    return power * (base > 0).astype(np.int64) if np.any(base == 0) else power
+
+
+# --- comparisons and logic
+
+
+@lowers("Equal")
+def _equal(node: Node, x: Value, y: Value) -> Value:
+    return ~_differ(node, x, y)
+
+
+@lowers("NotEqual")
+def _not_equal(node: Node, x: Value, y: Value) -> Value:
+    return _differ(node, x, y)
+
+
+def _differ(node: Node, x: Any, y: Any) -> Any:
+    if node.inputs[0].dtype == "bool":
+        left, right = _both_bits(x, y)
+        return left ^ right
+    return x != y
+
+
+@lowers("ApproximateEqual")
+def _nearly_equal(node: Node, x: Value, y: Value) -> Value:
+    return selection.absolute(x - y) < node.attributes["tolerance"]
+
+
+@lowers("LogicalAnd")
+def _and(node: Node, x: Value, y: Value) -> Value:
+    left, right = _both_bits(x, y)
+    return left & right
+
+
+@lowers("LogicalOr")
+def _or(node: Node, x: Value, y: Value) -> Value:
+    left, right = _both_bits(x, y)
+    return left | right
+
+
+@lowers("LogicalNot")
+def _not(node: Node, x: PrivateTensor) -> Value:
+    return ~as_bits(x)
+
+
+def _both_bits(x: Value, y: Value) -> tuple[Value, Value]:
+    return as_bits(x), as_bits(y)
+
+
+@lowers("IsFinite", "IsInf", "IsNan")
+def _is_number(node: Node, x: PrivateTensor) -> Value:
+    # Fixed point has numbers alone.
+    return np.full(node.shapes[0], node.op == "IsFinite")
+
+
+# --- choices
 
 
 @lowers("SelectV2", "Select")
 def _select(node: Node, condition: Value, x: Value, y: Value) -> Value:
-    if not isinstance(condition, PrivateTensor):
-        mask = np.broadcast_to(condition, node.shapes[0]).astype(np.float64)
-        return x * mask + y * (1 - mask)
-    return selection.where(condition, x, y)
+    if node.op == "Select" and len(condition.shape) == 1 and len(node.shapes[0]) > 1:
+        # One condition for each entry of the first axis.
+        condition = condition.reshape(-1, *[1] * (len(node.shapes[0]) - 1))
+    shared = first_shared(condition, x, y)
+    bits = as_bits(condition, shared)
+    if node.dtypes[0] == "bool":
+        x, y = as_bits(x, shared), as_bits(y, shared)
+    result = selection.where(bits, x, y)
+    return result if tuple(result.shape) == node.shapes[0] else result.broadcast_to(node.shapes[0])
+
+
+@lowers("ClipByValue")
+def _clip(node: Node, x: Value, low: Value, high: Value) -> Value:
+    if isinstance(x, PrivateTensor):
+        return selection.clip_by_value(x, low, high)
+    return selection.minimum(selection.maximum(x, low) if isinstance(low, PrivateTensor) else np.maximum(x, low), high)
+
+
+@lowers("Bucketize")
+def _bucketize(node: Node, x: PrivateTensor) -> Value:
+    boundaries = np.asarray(node.attributes["boundaries"], np.float64)
+    return _count_reached(x, boundaries)
+
+
+@lowers("LowerBound", "UpperBound")
+def _search_sorted(node: Node, sorted_values: Value, x: Value) -> Value:
+    if isinstance(sorted_values, PrivateTensor) or not isinstance(x, PrivateTensor):
+        beside, place = sorted_values[:, None, :], x[:, :, None]
+        below = beside <= place if node.op == "UpperBound" else beside < place
+        return below.sum(2)
+    if node.op == "UpperBound":
+        return stack([_count_reached(x[i], line) for i, line in enumerate(sorted_values)], 0)
+    # Below x is what -x is not above of.
+    return stack([len(line) - _count_reached(-x[i], -line[::-1]) for i, line in enumerate(sorted_values)], 0)
+
+
+def _count_reached(x: PrivateTensor, thresholds: np.ndarray) -> PrivateTensor:
+    """How many of the public thresholds each value reaches: all from one opening."""
+    if not len(thresholds):
+        return x * 0
+    reached = at_least(fine(x), [float(t) for t in thresholds])
+    return functools.reduce(operator.add, reached)

@@ -1,7 +1,8 @@
 """The table of handlers, and what an op without one is told.
 
 A handler takes the node and the values of its inputs, of which at least one is a private tensor that no single party
-knows, and returns the result, or a tuple of results. Values are NumPy arrays (public) or private tensors.
+knows, and returns the result, or a tuple of results. Values are NumPy arrays (public) or private tensors. Truth values
+are 0 and 1 without fractional bits; whole numbers have none either where an op made them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,33 @@ H = TypeVar("H", bound=Handler)
 
 _handlers: dict[str, Handler] = {}
 # For ops that cannot be had: what does nearly the same.
-_NEAREST = {
-    "Betainc": "an approximation by shareflow.nn.polynomial",
-    "MatrixInverse": "inverting at the owner, in plaintext, and multiplying",
-    "NonMaxSuppressionV3": "revealing boxes and scores to the client, which chooses",
-    "Svd": "decomposing at the owner, in plaintext",
+_AT_OWNER = "the owner's plaintext: decompose or invert what is the owner's before, and multiply"
+_AT_CLIENT = "the client's plaintext, before or behind the private part"
+_FOURIER = "a matrix product with the public cosines, and one with the sines"
+_NEAREST: dict[str, str] = {
+    **dict.fromkeys(("Acos", "Asin", "Atan", "Atan2"), "shareflow.nn.polynomial on the range that occurs"),
+    **dict.fromkeys(("Betainc", "Digamma", "Igamma", "Igammac", "Lgamma", "Polygamma", "Zeta"), "a polynomial fit"),
+    **dict.fromkeys(("Erfinv", "Ndtri", "BesselI0e", "BesselI1e"), "shareflow.nn.polynomial on the range that occurs"),
+    **dict.fromkeys(("BitwiseAnd", "BitwiseOr", "BitwiseXor", "Invert"), "truth values and tf.logical_and, or, not"),
+    **dict.fromkeys(("BatchMatrixInverse", "Cholesky", "MatrixDeterminant", "MatrixInverse", "MatrixSolve"), _AT_OWNER),
+    **dict.fromkeys(("MatrixTriangularSolve", "Qr", "SelfAdjointEigV2", "Svd"), _AT_OWNER),
+    **dict.fromkeys(("FFT", "FFT2D", "FFT3D", "IFFT", "RFFT", "RFFT2D", "IRFFT"), _FOURIER),
+    **dict.fromkeys(
+        ("CTCGreedyDecoder", "CTCBeamSearchDecoder", "CTCLoss"), "revealing the scores to who decodes them"
+    ),
+    **dict.fromkeys(("DecodeJpeg", "DecodePng", "DecodeImage", "DecodeRaw", "StringSplitV2"), _AT_CLIENT),
+    **dict.fromkeys(("StringToHashBucketFast", "StaticRegexReplace", "AsString", "StringJoin"), _AT_CLIENT),
+    "ListDiff": "a fixed set of classes, and comparing with each",
+    "MaxPoolWithArgmax": "tf.nn.max_pool, and unpooling by a layer that needs no places",
+    "SoftmaxCrossEntropyWithLogits": "tf.nn.log_softmax and a sum",
+    "SparseSoftmaxCrossEntropyWithLogits": "tf.nn.log_softmax, a one-hot vector and a sum",
+    "SparseTensorDenseMatMul": "tf.sparse.to_dense and a matrix product",
+    "UniqueV2": "a fixed set of classes, and comparing with each",
+    "CropAndResize": "public boxes: slices, and tf.image.resize",
+    **dict.fromkeys(
+        ("NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "CombinedNonMaxSuppression"),
+        "revealing boxes and scores to the client, which chooses",
+    ),
     "Unique": "a fixed set of classes, and comparing with each",
     "Where": "tf.where with three arguments, whose result has a public shape",
 }
@@ -59,8 +82,11 @@ def lower(node: Node, values: Sequence[Value]) -> tuple[Value, ...]:
     handler = _handlers.get(node.op)
     if handler is None:
         raise UnsupportedModelError(unsupported(node))
+    given = [_numbers(value) for value in values]
+    if node.op.startswith("shareflow."):
+        given = [fine(value) if isinstance(value, PrivateTensor) else value for value in given]
     try:
-        result = handler(node, *values)
+        result = handler(node, *given)
     except UnsupportedModelError:
         raise
     except ShareflowError as error:
@@ -69,10 +95,15 @@ def lower(node: Node, values: Sequence[Value]) -> tuple[Value, ...]:
     for value, shape in zip(results, node.shapes, strict=True):
         if tuple(value.shape) != shape:
             raise UnsupportedModelError(
-                f"{node.op} of layer '{node.layer}' gave shape {list(value.shape)} in place of {list(shape)}. This is a "
-                "mistake of the compiler: please report it with the model."
+                f"{node.op} of layer '{node.layer}' gave shape {list(value.shape)} in place of {list(shape)}. This is "
+                "a mistake of the compiler: please report it with the model."
             )
     return results
+
+
+def _numbers(value: Value) -> Value:
+    """Public truth values as 0 and 1."""
+    return value.astype(np.int64) if not isinstance(value, PrivateTensor) and value.dtype == bool else value
 
 
 def check_supported(nodes: Sequence[Node]) -> None:
@@ -89,7 +120,7 @@ def unsupported(node: Node) -> str:
     near = _NEAREST.get(node.op)
     if near is None:
         alike = difflib.get_close_matches(node.op, supported(), 3, 0.7)
-        near = f"an op like {' or '.join(alike)}" if alike else "supported ops (docs/compiler.md lists them)"
+        near = f"an op like {' or '.join(alike)}" if alike else "supported ops (docs/compiler-ops.md lists them)"
     return (
         f"{node.op} of layer '{node.layer}' has no private form. Use {near}, or split the model there and compute the "
         "rest in plaintext."
@@ -107,3 +138,39 @@ def public(node: Node, value: Value, what: str) -> np.ndarray:
             f"{node.op} of layer '{node.layer}' takes {what} that all parties know; here it depends on private values."
         )
     return value
+
+
+def refuse(node: Node, rule: str, way_out: str) -> UnsupportedModelError:
+    """An error that names the op and its layer."""
+    return UnsupportedModelError(f"{node.op} of layer '{node.layer}': {rule} {way_out}")
+
+
+def as_bits(value: Value, beside: PrivateTensor | None = None) -> Any:
+    """Truth values as 0 and 1 without fractional bits, whichever way they came.
+
+    Args:
+        beside: where a value that one party knows is to be shared; as it is without it.
+    """
+    if not isinstance(value, PrivateTensor):
+        return value
+    if value.protocol is not None:
+        return value != 0 if value.fractional_bits else value
+    return value if beside is None else value.shared(beside.protocol_of_shares(), 0)
+
+
+def fine(x: PrivateTensor) -> PrivateTensor:
+    """With the encoding's fractional bits at least: a function of whole numbers has a result between them. Local."""
+    if x.protocol is None:
+        return x
+    usual = x.protocol.fixed_point.fractional_bits
+    return x.at_scale(usual) if x.fractional_bits < usual else x
+
+
+def is_whole(dtype: str) -> bool:
+    """Whether values of a type are whole numbers or truth values."""
+    return dtype == "bool" or "int" in dtype
+
+
+def first_shared(*values: Value) -> PrivateTensor | None:
+    """The first value that is shared, if any."""
+    return next((v for v in values if isinstance(v, PrivateTensor) and v.protocol is not None), None)
