@@ -4,6 +4,8 @@ from shareflow import errors as errors
 from shareflow import nn as nn
 from shareflow.audit.cost import Cost as Cost
 from shareflow.audit.view import Audit as Audit
+from shareflow.compiler.calibration import Calibration as Calibration
+from shareflow.compiler.calibration import calibrate as calibrate
 from shareflow.compiler.compile_model import compile_model as compile_model
 from shareflow.compiler.compile_model import parameters_of as parameters_of
 from shareflow.compiler.private_model import PrivateModel as PrivateModel

@@ -34,29 +34,29 @@ def layers_table(check: Check) -> Table:
         title=f"Errors from floating point: {check.samples} samples, "
         f"{check.calibration.fractional_bits} fractional bits"
     )
-    table.add_column("layer", overflow="fold")
-    table.add_column("largest", justify="right")
-    table.add_column(f"bits of {TRUNCATED_BITS}", justify="right")
+    table.add_column("\nlayer", overflow="fold")
+    table.add_column("\nlargest", justify="right")
+    table.add_column(f"bits\nof {TRUNCATED_BITS}", justify="right")
     for which in check.compared:
-        table.add_column(f"{_NAMES[which]}, max", justify="right")
-        table.add_column("mean", justify="right")
+        table.add_column(f"{_NAMES[which]}\nmax", justify="right")
+        table.add_column("\nmean", justify="right")
     drift = check.drift
     for layer in check.layers:
         style = "bold red" if drift is not None and layer is drift[1] else ""
         errors = [f"{value:.1e}" for which in check.compared for value in _two(layer, which)]
         bits = Text(f"{layer.used_bits:.1f}", style="bold red" if layer.overflows else "")
-        table.add_row(Text(f"{layer.name} ({layer.op})", style=style), f"{layer.size:.3g}", bits, *errors)
+        table.add_row(Text(layer.name, style=style), f"{layer.size:.3g}", bits, *errors)
     return table
 
 
 def results_table(check: Check) -> Table:
     """One row a result of the model, as its receiver gets it."""
     table = Table(title="Results, compared with floating point")
-    table.add_column("result")
+    table.add_column("\nresult")
     for which in check.compared:
-        table.add_column(f"{_NAMES[which]}, same class", justify="right")
-        table.add_column("max", justify="right")
-        table.add_column("mean", justify="right")
+        table.add_column(f"{_NAMES[which]}\nsame class", justify="right")
+        table.add_column("\nmax", justify="right")
+        table.add_column("\nmean", justify="right")
     for one in check.results:
         cells = []
         for which in check.compared:

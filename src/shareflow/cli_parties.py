@@ -32,7 +32,8 @@ def add_to(app: typer.Typer) -> None:
         "compile",
         epilog="**Examples**\n\n"
         "`shareflow compile digits.keras --out digits.plan` writes a plan, without any weight in it.\n\n"
-        "`shareflow compile digits.keras --out digits.plan --owner clinic --client patient --batch 1 --batch 64`",
+        "`shareflow compile digits.keras --out digits.plan --owner clinic --client patient --batch 1 --batch 64`\n\n"
+        "`shareflow compile digits.keras --out digits.plan --calibration digits.ranges.json` as its ranges allow.",
     )(compile_plan)
     app.add_typer(keys, name="keys")
     app.command(
@@ -61,22 +62,40 @@ def compile_plan(
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="A batch size to compile for; repeat for several. 1, 8 and 32.")
     ] = None,
-    fractional_bits: Annotated[int, typer.Option(min=8, max=24, help="Bits behind the point.")] = 16,
+    fractional_bits: Annotated[
+        int | None, typer.Option(min=8, max=24, help="Bits behind the point; the calibration's, or 16.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Ranges of the model (shareflow check --save): what overflows is refused.")
+    ] = None,
+    trust_ranges: Annotated[
+        float | None,
+        typer.Option(min=1, help="Compare only so many times the calibration's ranges: cheaper, and wrong beyond it."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that is another one.")] = False,
 ) -> None:
     """Compile a model to a plan: the file that all parties check, and of which each runs its part."""
     import shareflow as sf
+    from shareflow.compiler.calibration import USUAL_BITS, Calibration
     from shareflow.compiler.compile_model import BATCH_SIZES, compile_model
     from shareflow.parties import require_audited
     from shareflow.plan_audit import audited
 
     console = Console()
     check_writable(out, "--out", (".plan",))
-    protocol = sf.SPDZ(fixed_point=sf.FixedPoint(fractional_bits))
+    ranges = Calibration.load(calibration) if calibration else None
+    bits = fractional_bits or (ranges.fractional_bits if ranges else USUAL_BITS)
+    protocol = sf.SPDZ(fixed_point=sf.FixedPoint(bits))
     keras_model = load_model(model)
     with console.status("tracing and auditing"):
         plan = compile_model(
-            keras_model, owner=owner, client=client, batch_sizes=tuple(batch or BATCH_SIZES), protocol=protocol
+            keras_model,
+            owner=owner,
+            client=client,
+            batch_sizes=tuple(batch or BATCH_SIZES),
+            protocol=protocol,
+            calibration=ranges,
+            trust_ranges=trust_ranges,
         )
         audit = audited(plan)
         require_audited(plan, audit)

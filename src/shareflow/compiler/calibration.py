@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,14 +84,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges by the names of a graph's results, for one encoding.
+    """Ranges of a model's results, for one encoding.
 
     Args:
         fractional_bits: of the encoding.
         batch: how many samples went together.
         samples: how many there were.
         parameter_bits: fractional bits of parameters that are kept with fewer than the encoding's, by name.
-        ranges: by name, in the order in which they are computed.
+        ranges: by :func:`result_keys`, in the order in which they are computed.
     """
 
     fractional_bits: int
@@ -140,7 +141,7 @@ class Calibration:
 
 
 def calibrate(
-    model: Model,
+    model: Any,
     samples: Any,
     batch: int = 8,
     *,
@@ -156,7 +157,7 @@ def calibrate(
     the first batch alone, and must fit without a margin.
 
     Args:
-        model: read for its own encoding or any other.
+        model: what compile_model takes; or a Model, in whatever encoding.
         samples: arrays by input name, or one array: [n, ...].
         batch: how many go together; the last batch is filled up with the first samples.
         fractional_bits: these, whether they fit or not: see :func:`shareflow.compiler.overflow.require_fit`.
@@ -168,6 +169,7 @@ def calibrate(
         ShapeError, EncodingError: samples of another shape, NaN or infinite; a layer gives such values in floating
             point; nothing fits.
     """
+    model = _as_model(model)
     given = samples if isinstance(samples, Samples) else Samples.of(model.source.inputs, samples)
     batch = batch if model.source.batched else 1
     seen = _ranges(model.compiled(batch), given, batch, progress)
@@ -204,24 +206,70 @@ def calibrate(
         bits, narrowed = max(bits - max(math.ceil(max(beyond.values()) / _STEEPEST), 1), LEAST_BITS), {}
 
 
-def require_ranges(compiled: PrivateGraph, calibration: Calibration) -> None:
-    """Refuses a calibration of another graph.
+def _as_model(given: Any) -> Model:
+    # Here, as a model is compiled by a calibration, too.
+    from shareflow.compiler.model import Model, source_of
+
+    if isinstance(given, Model):
+        return given
+    return Model(source_of(given), "model-owner", "client", FixedPoint())
+
+
+def result_keys(compiled: PrivateGraph) -> dict[Output, str]:
+    """A name for each result of each step: its layer, its op, and a number where there are several.
+
+    Unlike names of nodes, which TensorFlow numbers through the process, they are those of the model alone.
+    """
+    counts: Counter[str] = Counter()
+    keys = {}
+    for node in compiled.steps:
+        if node.op == CONSTANT:
+            continue
+        name = node.attributes["name"] if node.op == INPUT else f"{node.layer}/{node.op}".strip("/")
+        counts[name] += 1
+        unique = name if counts[name] == 1 else f"{name} {counts[name]}"
+        for output in node.outputs:
+            keys[output] = f"{unique}:{output.index}" if output.index else unique
+    return keys
+
+
+def require_same_model(compiled: PrivateGraph, calibration: Calibration) -> None:
+    """Refuses a calibration of another model.
+
+    At another batch size the graph may be another one, but the layers are the same.
 
     Raises:
-        EncodingError: a result of the graph has no range.
+        EncodingError: a layer has no range.
     """
-    for node in compiled.steps:
-        if node.op != CONSTANT and node.name not in calibration.ranges:
+    layers = {found.layer for found in calibration.ranges.values()}
+    for output in result_keys(compiled):
+        if output.node.layer not in layers:
             raise EncodingError(
-                f"The calibration has no range of {node.op} '{node.name}' of layer '{node.layer}': it is of another "
+                f"The calibration has no range of layer '{output.node.layer}' ({output.node.op}): it is of another "
                 "model, or made before this one was changed. Calibrate again."
             )
+
+
+def ranges_of(compiled: PrivateGraph, calibration: Calibration) -> dict[Output, Range]:
+    """The range of each result of a graph.
+
+    Raises:
+        EncodingError: the calibration is of another graph.
+    """
+    keys = result_keys(compiled)
+    if set(keys.values()) != set(calibration.ranges):
+        differing = sorted(set(keys.values()) ^ set(calibration.ranges))[0]
+        raise EncodingError(
+            f"The calibration is of another graph: they differ in '{differing}'. At some batch sizes a model has a "
+            f"graph of its own; this calibration is for batches of {calibration.batch}. Calibrate for the same one."
+        )
+    return {output: calibration.ranges[key] for output, key in keys.items()}
 
 
 def _narrower(compiled: PrivateGraph, found: Calibration, beyond: Mapping[str, float]) -> dict[str, int] | None:
     """Fewer bits for the weights whose products overflow; None where that cannot help."""
     names = {parameter.output: name for name, parameter in compiled.parameters.items()}
-    outputs = {output.name: output for node in compiled.steps for output in node.outputs}
+    outputs = {key: output for output, key in result_keys(compiled).items()}
     less: dict[str, int] = {}
     for name, excess in beyond.items():
         # What has none behind it takes what other steps make, and fits when they do.
@@ -259,11 +307,14 @@ class _Seen:
 
 def _ranges(compiled: PrivateGraph, samples: Samples, batch: int, progress: bool) -> dict[str, Range]:
     """Ranges in floating point, over all samples."""
-    steps = {node for node in compiled.steps if node.op != CONSTANT}
+    keys = result_keys(compiled)
     seen: dict[Output, _Seen] = {}
 
     def observe(output: Output, value: np.ndarray) -> None:
-        if output.node not in steps or value.dtype.kind not in "fiub" or not value.size:
+        if output not in keys or value.dtype.kind not in "fiub":
+            return
+        if not value.size:
+            seen[output] = _Seen(0.0, 0.0, 0.0, 1)
             return
         reals = value.astype(np.float64)
         low, high = float(reals.min()), float(reals.max())
@@ -283,7 +334,7 @@ def _ranges(compiled: PrivateGraph, samples: Samples, batch: int, progress: bool
             evaluate(compiled.graph, inputs, observe=observe)
             shown.advance(task)
     return {
-        output.name: Range(
+        keys[output]: Range(
             output.node.layer, output.node.op, one.low, one.high, one.total / one.count, math.prod(output.shape)
         )
         for output, one in seen.items()
@@ -302,16 +353,15 @@ def _probed(
     values = model.parameters(batch)
     _check_parameters(compiled, values, model.point)
     parameters = shared_parameters(compiled, values, model.owner, protocol)
+    keys = result_keys(compiled)
     given = {name: private_tensor(value, model.parties[name]) for name, value in inputs.items()}
     ranges = {name: found for name, found in seen.items() if found.op == INPUT}
     for node, results in insecure_steps(compiled, given, parameters, protocol):
         sizes = protocol.watch.taken()
         for output, value in zip(node.outputs, results, strict=True):
-            if output.name not in seen:
-                continue
-            found = seen[output.name]
+            found = seen[keys[output]]
             bits = value.fractional_bits if isinstance(value, PrivateTensor) and value.protocol is not None else 0
-            ranges[output.name] = Range(
+            ranges[keys[output]] = Range(
                 found.layer, found.op, found.low, found.high, found.mean_size, found.elements,
                 fractional_bits=bits,
                 inside_bits=sizes.bits,

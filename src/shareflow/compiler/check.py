@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from shareflow.compiler.calibration import Calibration
+from shareflow.compiler.calibration import Calibration, ranges_of
 from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.graph import Node, Output
 from shareflow.compiler.overflow import excess_bits
@@ -311,11 +311,12 @@ class _Seen:
     def layers(self, calibration: Calibration) -> list[LayerCheck]:
         """Layers in order."""
         found = []
+        known = ranges_of(self.compiled, calibration)
         for name, nodes in self.compiled.layers:
             last = Output(nodes[-1])
             inside = {output for node in nodes for output in node.outputs}
             taken = {value for node in nodes for value in node.inputs} - inside
-            ranges = [calibration.ranges[o.name] for o in inside if o.name in calibration.ranges]
+            ranges = [known[output] for output in inside]
             found.append(
                 LayerCheck(
                     name,

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from shareflow.compiler.calibration import Calibration, require_ranges
+from shareflow.compiler.calibration import Calibration, ranges_of, require_same_model
 from shareflow.compiler.front.function_source import function_source, saved_model_source
 from shareflow.compiler.front.keras_source import keras_source
 from shareflow.compiler.front.source import Argument, Source
@@ -83,11 +83,12 @@ class Model:
             if batch not in self._optimized:
                 self._optimized[batch] = receiver_softmax(optimize(self.read(batch)))
             graph, activations = self._optimized[batch]
-            if self._calibration is not None and self._trust is not None:
-                graph = trust_ranges(graph, self._calibration, self._trust)
             made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
             if self._calibration is not None:
-                require_ranges(made, self._calibration)
+                require_same_model(made, self._calibration)
+                if self._trust is not None:
+                    graph = trust_ranges(graph, ranges_of(made, self._calibration), self._trust)
+                    made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
             self._compiled[batch] = made
         return self._compiled[batch]
 

@@ -42,5 +42,6 @@ def require_rare_failures(protocol: Protocol, calibration: Calibration | None) -
     raise UnsupportedModelError(
         f"Optimistic truncation: {rule}; here {expected:.2g} are, most of them in layer '{worst.layer}' ({worst.op}), "
         f"whose results are {worst.mean_size:.2g} in size. Use fewer fractional bits (now "
-        f"{calibration.fractional_bits}; with one less, a quarter as many fail), or leave truncation exact: SPDZ() without truncation=Optimistic()."
+        f"{calibration.fractional_bits}; with one less, a quarter as many fail), or leave truncation exact: "
+        "SPDZ() without truncation=Optimistic()."
     )

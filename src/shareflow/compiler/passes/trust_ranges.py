@@ -7,13 +7,14 @@ beyond.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from shareflow.compiler.graph import Builder, Graph, Node, Replacement
+from shareflow.compiler.graph import Builder, Graph, Node, Output, Replacement
 from shareflow.errors import EncodingError
 
 if TYPE_CHECKING:
-    from shareflow.compiler.calibration import Calibration, Range
+    from shareflow.compiler.calibration import Range
 
 # Whose handlers honour the attribute ``bound``: |x| stays below it, or the difference of any two elements does.
 _SIGNS = ("Relu",)
@@ -22,7 +23,7 @@ _DIFFERENCES = ("MaxPool", "MaxPool3D", "Max", "Min", "ArgMax", "ArgMin")
 _ROUNDING = 1.01
 
 
-def trust_ranges(graph: Graph, calibration: Calibration, margin: float) -> Graph:
+def trust_ranges(graph: Graph, ranges: Mapping[Output, Range], margin: float) -> Graph:
     """The graph with an attribute ``bound`` at each comparison: ``margin`` times what the samples showed.
 
     Raises:
@@ -34,10 +35,13 @@ def trust_ranges(graph: Graph, calibration: Calibration, margin: float) -> Graph
             "4 leaves two bits."
         )
 
+    # A rewritten node has its old name.
+    named = {output.name: found for output, found in ranges.items()}
+
     def visit(node: Node, build: Builder) -> Replacement:
         if node.op not in _SIGNS + _DIFFERENCES:
             return None
-        found = calibration.ranges.get(node.inputs[0].name)
+        found = named.get(node.inputs[0].name)
         bound = _reach(node.op, found) * margin * _ROUNDING if found else 0.0
         if not bound:
             return None
