@@ -113,6 +113,62 @@ def test_choosing_between_private_owned_and_public_values(rng):
     np.testing.assert_array_equal(value(nn.where(known, private(x), private(y))), wanted)
 
 
+@pytest.mark.parametrize("form", ["bools", "numbers", "list"])
+def test_choosing_by_a_public_condition_is_local_and_keeps_the_scale(form, rng):
+    x, y = on_grid(rng.normal(size=(3, 1)), 16), on_grid(rng.normal(size=4), 16)
+    c = rng.integers(0, 2, (3, 4))
+    condition = {"bools": c > 0, "numbers": c * 1.0, "list": c.tolist()}[form]
+    wanted, owned = np.where(c > 0, x, y), sf.private_tensor(y, "bob")
+    for first, second in [(private(x), private(y)), (x, private(y)), (private(x), y), (private(x), owned)]:
+        got = nn.where(condition, first, second)
+        assert got.fractional_bits == 16
+        np.testing.assert_array_equal(value(got), wanted)
+    product = private(x) * private(1.0)
+    assert nn.where(condition, product, 0.5).fractional_bits == 32
+    cost = sf.function(lambda a, b: nn.where(condition, a, b)).cost(private(x), private(y))
+    assert (cost.rounds, cost.online_bytes, cost.offline_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 1), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("which", ["public", "low private", "both private"])
+def test_limits_of_any_shape(shape, which, rng):
+    x = on_grid(rng.normal(size=(3, 4)) * 3, 16)
+    low = on_grid(rng.normal(size=shape) - 0.5, 16)
+    high = low + on_grid(rng.uniform(0, 2, shape), 16)
+    given = {"public": (low, high), "low private": (private(low), high), "both private": (private(low), private(high))}
+    np.testing.assert_array_equal(value(nn.clip_by_value(private(x), *given[which])), np.clip(x, low, high))
+    np.testing.assert_array_equal(value(nn.clip_by_value(private(x), low, low)), np.broadcast_to(low, (x + low).shape))
+    known = nn.clip_by_value(sf.private_tensor(x, "alice"), low, high)
+    np.testing.assert_array_equal(known.numpy(), np.clip(x, low, high))
+
+
+def test_public_limits_take_the_rounds_of_a_relu():
+    cost = sf.function(lambda x: nn.clip_by_value(x, [-1.0, 0.0], [1.0, 0.0])).cost(private(np.zeros((64, 2))))
+    assert cost.rounds == 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.5), ([0.0, 1.0], [1.0, 0.0]), (np.nan, 1.0), (0.0, np.nan)])
+def test_limits_that_cross(low, high):
+    with pytest.raises(EncodingError, match=r"clip_by_value needs low <= high everywhere"):
+        nn.clip_by_value(private([1.0, 2.0]), low, high)
+
+
+def test_limits_that_do_not_broadcast():
+    with pytest.raises(ShapeError, match=r"clip_by_value broadcasts as NumPy.*\(2,\) and \(3,\)"):
+        nn.clip_by_value(private([1.0, 2.0]), np.zeros(3), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_owner_chooses_without_rounding(dtype):
+    # y + (x - y) would give 0.
+    x, y = np.array([1e-8, 1.0], dtype), np.array([1.0, 1e9], dtype)
+    a, b = sf.private_tensor(x, "alice"), sf.private_tensor(y, "alice")
+    np.testing.assert_array_equal(nn.minimum(a, b).numpy(), np.minimum(x, y))
+    np.testing.assert_array_equal(nn.maximum(a, -b).numpy(), np.maximum(x, -y))
+    np.testing.assert_array_equal(nn.where([True, True], a, b).numpy(), x)
+    np.testing.assert_array_equal(nn.where(a > 0, a, b).numpy(), x)
+
+
 # --- laws -----------------------------------------------------------------------------------------------------
 
 FEW = settings(derandomize=True, deadline=None, max_examples=20)

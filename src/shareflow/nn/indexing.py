@@ -172,18 +172,19 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[PrivateTens
             raise ShapeError(f"Parts of an axis of {extent} add up to it; got {list(parts)}.")  # type: ignore[arg-type]
     stops = np.cumsum(lengths)
     before = (slice(None),) * along
-    return [x[(*before, slice(int(stop) - n, int(stop)))] for n, stop in zip(lengths, stops, strict=True)]
+    # Sums of tuples: a star in an index is of Python 3.11.
+    return [x[before + (slice(int(stop) - n, int(stop)),)] for n, stop in zip(lengths, stops, strict=True)]
 
 
 def unstack(x: Any, axis: int = 0) -> list[PrivateTensor]:
     """The entries along an axis, without it. Local."""
     x = private_operand(x)
     along = one_axis(axis, x.ndim)
-    return [x[(*(slice(None),) * along, i)] for i in range(x.shape[along])]
+    return [x[(slice(None),) * along + (i,)] for i in range(x.shape[along])]
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 0)
 
 
 def _places(indices: Any, extent: int, where: str) -> np.ndarray:
