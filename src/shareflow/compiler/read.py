@@ -1,8 +1,9 @@
 """Reads TensorFlow's graph of a traced function into ours.
 
-Functions are inlined; what follows from constants alone is computed at once, so that shape arithmetic vanishes; loops and
-branches whose conditions are public unroll; lists of tensors become the tensors. Nothing is left out: an op that
-has an effect, draws random numbers or hides its shape is an error that names it.
+Functions are inlined; what no result needs is passed over, with checks and prints; what follows from constants alone is
+computed at once, so that shape arithmetic vanishes; loops and branches whose conditions are public unroll; lists of
+tensors become the tensors. An op that a result needs and that draws random numbers, hides its shape or reads what the
+same call wrote is an error that names it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from shareflow.compiler.composite import plain_meaning
+from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.graph import INPUT, PARAMETER, Builder, Graph, Node, Output
 from shareflow.compiler.inference import attributes_of, compute, result_types
 from shareflow.compiler.mark import parse_mark
@@ -32,7 +34,9 @@ _ALIASES = {
     "PlaceholderWithDefault",
 }
 # Checks and prints: what they do has no result, and a private value is nobody's to print.
-_EFFECTS = {"NoOp", "Assert", "PrintV2", "Print", "StringFormat", "AssignVariableOp"}
+_EFFECTS = {"NoOp", "Assert", "PrintV2", "Print", "StringFormat"}
+# Variables that a call writes keep their values: that is refused where something reads one behind it.
+_WRITES = re.compile(r"Assign(Add|Sub)?VariableOp|ResourceScatter.*|ResourceApply.*")
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
 _RANDOM = re.compile(r"Random|Multinomial|Dropout|Stateless(Uniform|Normal|Truncated)|Bernoulli")
@@ -102,14 +106,14 @@ class _Reader:
         self.arrays_are_public = arrays_are_public
         self._definitions = {f.signature.name: f for f in concrete.graph.as_graph_def().library.function}
         self._graphs: dict[str, Any] = {}
+        self._needed: dict[Any, set[Any]] = {}
+        self._written: set[int] = set()
         self._parameters: dict[int, Output] = {}
         self._variables = {id(v.handle): v for v in _variables(concrete)}
 
     # --- leaves
 
-    def leaf(
-        self, op: str, path: str, shape: tuple[int, ...], dtype: str, party: str, **attributes: Any
-    ) -> Output:
+    def leaf(self, op: str, path: str, shape: tuple[int, ...], dtype: str, party: str, **attributes: Any) -> Output:
         """An Input or a Parameter."""
         node = Node(op, (), {"party": party, **attributes}, path, self.layer_of(path), (shape,), (dtype,))
         return Output(self.build.add(node))
@@ -138,6 +142,12 @@ class _Reader:
         )
 
     def _read_variable(self, variable: _Variable, path: str) -> Output:
+        if variable.key in self._written:
+            raise UnsupportedModelError(
+                f"'{path}' reads the variable {variable.name!r} that the same call writes. Variables are read, never "
+                "written, in a private computation: trace the model for inference (training=False), or pass the state "
+                "as an input and an output."
+            )
         if variable.key not in self._parameters:
             name = variable.name.removesuffix(":0")
             self._parameters[variable.key] = self.leaf(
@@ -150,8 +160,13 @@ class _Reader:
     def function(self, graph: Any, arguments: Sequence[Value], scope: str) -> list[Value]:
         """The results of a function's body on these arguments."""
         values: dict[str, Value] = {t.name: v for t, v in zip(graph.inputs, arguments, strict=True)}
+        needed = self._needed_of(graph)
         for operation in graph.get_operations():
             if operation.type == "Placeholder" and operation.outputs[0].name in values:
+                continue
+            if any(tensor.dtype == tf.resource for tensor in operation.inputs):
+                self._note_writes(operation, [values.get(tensor.name) for tensor in operation.inputs])
+            if operation not in needed:
                 continue
             results = self._operation(operation, values, scope)
             for tensor, value in zip(operation.outputs, results, strict=False):
@@ -160,6 +175,44 @@ class _Reader:
         if missing:
             raise UnsupportedModelError(f"The function's result {missing[0]!r} has no value.")
         return [values[tensor.name] for tensor in graph.outputs]
+
+    def _needed_of(self, graph: Any) -> set[Any]:
+        """The operations whose results the function's results are made of: checks and prints are not among them."""
+        if graph not in self._needed:
+            found: set[Any] = set()
+            waiting = [tensor.op for tensor in graph.outputs]
+            while waiting:
+                operation = waiting.pop()
+                if operation not in found:
+                    found.add(operation)
+                    waiting += [tensor.op for tensor in operation.inputs]
+            self._needed[graph] = found
+        return self._needed[graph]
+
+    def _note_writes(self, operation: Any, given: Sequence[Value | None]) -> None:
+        """Remembers which variables an operation writes, and the functions that it calls."""
+        if _WRITES.fullmatch(operation.type):
+            if isinstance(given[0], _Variable):
+                self._written.add(given[0].key)
+            return
+        for body in self._called(operation):
+            arguments = given[len(given) - len(body.inputs) :]
+            inside = {tensor.name: value for tensor, value in zip(body.inputs, arguments, strict=True)}
+            for inner in body.get_operations():
+                if any(tensor.dtype == tf.resource for tensor in inner.inputs):
+                    self._note_writes(inner, [inside.get(tensor.name) for tensor in inner.inputs])
+
+    def _called(self, operation: Any) -> list[Any]:
+        if operation.type in self._definitions:
+            return [self._body(operation.type)]
+        names = [
+            operation.get_attr(a).name
+            for a in ("f", "body", "then_branch", "else_branch")
+            if a in operation.node_def.attr
+        ]
+        if "branches" in operation.node_def.attr:
+            names += [branch.name for branch in operation.get_attr("branches")]
+        return [self._body(name) for name in names if name in self._definitions]
 
     def _body(self, name: str) -> Any:
         if name not in self._graphs:
@@ -196,6 +249,8 @@ class _Reader:
             batch = operation.get_attr("batch_dims")
             axis = self.build.constant(batch, "int32")
             return [self.build("GatherV2", table, given[1], axis, batch_dims=batch)]
+        if _WRITES.fullmatch(op) and isinstance(given[0], _Variable):
+            return [self._read_variable(given[0], path)]
         if not all(isinstance(value, Output) for value in given):
             raise UnsupportedModelError(
                 f"{op} '{path}' works on a variable or a list of tensors itself, which inference does not. Variables "
@@ -224,7 +279,7 @@ class _Reader:
         if all(shape.is_fully_defined() for shape in shapes):
             types = [(tuple(t.shape), t.dtype.name) for t in operation.outputs]
         else:
-            types = self._types(op, given, attributes, path)
+            types, given = self._types(op, given, attributes, path)
         if op in ("ZerosLike", "OnesLike"):
             ((shape, dtype),) = types
             return [self.build.constant(np.full(shape, op == "OnesLike", dtype))]
@@ -233,18 +288,40 @@ class _Reader:
 
     def _types(
         self, op: str, given: Sequence[Output], attributes: Mapping[str, Any], path: str
-    ) -> list[tuple[tuple[int, ...], str]]:
+    ) -> tuple[list[tuple[tuple[int, ...], str]], Sequence[Output]]:
+        """Types of the results; and the inputs, of which those that decide a shape are public."""
         try:
-            return result_types(op, [(v.shape, v.dtype, v.constant) for v in given], attributes)
+            return result_types(op, [(v.shape, v.dtype, v.constant) for v in given], attributes), given
         except UnsupportedModelError:
-            # An array in the code that decides a shape is public: the shape is.
-            public = [_array_value(value) if value.constant is None else value.constant for value in given]
+            # What arrays in the code alone decide is public where it decides a shape: the shape is.
+            public = [self._from_arrays(value) for value in given]
             try:
-                return result_types(op, [(v.shape, v.dtype, c) for v, c in zip(given, public, strict=True)], attributes)
+                types = result_types(
+                    op, [(v.shape, v.dtype, c) for v, c in zip(given, public, strict=True)], attributes
+                )
             except UnsupportedModelError as error:
                 raise UnsupportedModelError(
                     f"{op} '{path}': {error} Shapes are public and known before; give sizes as Python numbers."
                 ) from None
+            kept = [
+                value if array is None or "float" in value.dtype else self.build.constant(array)
+                for value, array in zip(given, public, strict=True)
+            ]
+            return types, kept
+
+    def _from_arrays(self, value: Output) -> np.ndarray | None:
+        """A value that follows from public ones and arrays in the code, if this one does."""
+        if value.constant is not None:
+            return value.constant
+        waiting, seen = [value.node], {value.node}
+        while waiting:
+            node = waiting.pop()
+            if node.op == INPUT or (node.op == PARAMETER and "array" not in node.attributes):
+                return None
+            fresh = {v.node for v in node.inputs} - seen
+            seen |= fresh
+            waiting += fresh
+        return evaluate(Graph(tuple(self.build.nodes), {}), {}, [value])[value]
 
     def _shape(self, operation: Any, given: Sequence[Output]) -> list[Output]:
         dtype = operation.outputs[0].dtype.name
@@ -312,10 +389,6 @@ class _Reader:
 
 def _split(types: Sequence[tuple[tuple[int, ...], str]]) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
     return tuple(shape for shape, _ in types), tuple(dtype for _, dtype in types)
-
-
-def _array_value(value: Output) -> np.ndarray | None:
-    return value.node.attributes.get("array") if value.node.op == PARAMETER else None
 
 
 def _variables(concrete: Any) -> Iterable[Any]:

@@ -40,6 +40,22 @@ def _index(value: Output) -> int:
     return int(value.constant)
 
 
+def _places(value: Output) -> np.ndarray:
+    if value.constant is None:
+        _index(value)
+    return np.asarray(value.constant)
+
+
+def _placed(build: Builder, items: TensorList, tensor: Output, places: Output) -> list[Any]:
+    """A list with the rows of a tensor at these places."""
+    rows = build.node("Unpack", [tensor], {"num": tensor.shape[0], "axis": 0}).outputs if tensor.shape[0] else ()
+    found = list(items.items)
+    for place, row in zip(np.ravel(_places(places)), rows, strict=True):
+        found += [None] * (int(place) + 1 - len(found))
+        found[int(place)] = row
+    return [TensorList(tuple(found), items.dtype)]
+
+
 def _dtype(attributes: Any) -> str:
     return attributes["element_dtype"].name
 
@@ -101,10 +117,33 @@ def _stack(build: Builder, attributes: Any, items: TensorList, shape: Output) ->
 
 @_reads("TensorListGather")
 def _gather(build: Builder, attributes: Any, items: TensorList, places: Output, shape: Output) -> list[Any]:
-    if places.constant is None:
-        _index(places)
-    chosen = [items.items[int(place)] for place in np.ravel(places.constant)]
+    chosen = [items.items[int(place)] for place in np.ravel(_places(places))]
     return [build("Pack", *_filled(build, items, chosen, shape), axis=0)]
+
+
+@_reads("TensorListSplit")
+def _split(build: Builder, attributes: Any, tensor: Output, shape: Output, lengths: Output) -> list[Any]:
+    sizes = build.constant(_places(lengths), "int64")
+    pieces = build.node("SplitV", [tensor, sizes, build.constant(0, "int32")], {"num_split": lengths.shape[0]})
+    return [TensorList(pieces.outputs, tensor.dtype)]
+
+
+@_reads("TensorListScatterV2")
+def _scatter(
+    build: Builder, attributes: Any, tensor: Output, places: Output, shape: Output, count: Output
+) -> list[Any]:
+    most = max([_index(count), *(int(place) + 1 for place in np.ravel(_places(places)))])
+    return _placed(build, TensorList((None,) * most, tensor.dtype), tensor, places)
+
+
+@_reads("TensorListScatterIntoExistingList")
+def _scatter_into(build: Builder, attributes: Any, items: TensorList, tensor: Output, places: Output) -> list[Any]:
+    return _placed(build, items, tensor, places)
+
+
+@_reads("TensorListConcatLists")
+def _join(build: Builder, attributes: Any, first: TensorList, second: TensorList) -> list[Any]:
+    return [TensorList((*first.items, *second.items), first.dtype)]
 
 
 @_reads("TensorListConcatV2")

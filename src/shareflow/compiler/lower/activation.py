@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from shareflow.compiler.graph import Node
 from shareflow.compiler.lower.handler import Value, fine, lowers
-from shareflow.nn import activation, elementary, half_even, normalization, rounding, selection, smooth
+from shareflow.nn import activation, elementary, half_even, normalization, rounding, selection, smooth, trigonometric
 from shareflow.protocol.tensor import PrivateTensor
 
 # Selu's two numbers (Klambauer et al. 2017).
@@ -41,7 +41,7 @@ for _op, _function in {
     lowers(_op)(_exactly(_function))
 
 for _op, _function in {
-    # "Cos": trigonometric.cos,
+    "Cos": trigonometric.cos,
     "Elu": smooth.elu,
     "Erf": smooth.erf,
     "Erfc": lambda x: 1 - smooth.erf(x),
@@ -53,10 +53,11 @@ for _op, _function in {
     "Rsqrt": elementary.rsqrt,
     "Selu": lambda x: smooth.elu(x, _SELU_ALPHA) * _SELU_SCALE,
     "Sigmoid": smooth.sigmoid,
-    # "Sin": trigonometric.sin,
+    "Sin": trigonometric.sin,
     "Softmax": normalization.softmax,
     "Softplus": smooth.softplus,
     "Sqrt": elementary.sqrt,
+    "Tan": trigonometric.tan,
     "Tanh": smooth.tanh,
 }.items():
     lowers(_op)(_unary(_function))
@@ -76,13 +77,6 @@ def _leaky_relu(node: Node, x: PrivateTensor) -> Value:
 def _softsign(node: Node, x: PrivateTensor) -> Value:
     x = fine(x).ready().reusable()
     return elementary.divide(x, selection.absolute(x) + 1, low=1.0, positive=True)
-
-
-# @lowers("Tan")
-# def _tan(node: Node, x: PrivateTensor) -> Value:
-#    x = fine(x).ready().reusable()
-#    return elementary.divide(trigonometric.sin(x), trigonometric.cos(x), high=2.0)
-#
 
 
 @lowers("Sinh", "Cosh")

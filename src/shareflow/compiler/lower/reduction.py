@@ -60,6 +60,8 @@ def _product(node: Node, x: PrivateTensor, axis: Value) -> Value:
     axes = axes_of(_axes(node, axis), x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
     count = math.prod(x.shape[i] for i in axes)
+    if not count:
+        return x.sum(axes, _keeps(node)) + 1
     lines = x.transpose([*axes, *rest]).reshape(count, *[x.shape[i] for i in rest]) if axes else x[None]
     while lines.shape[0] > 1:
         even = lines.shape[0] // 2 * 2
