@@ -40,7 +40,8 @@ class Limits:
     """
 
     connect: float = config.seconds(default=10, low=0.1, high=600)
-    answer: float = config.seconds(default=60, low=0.1, high=86400)
+    # Longer than the servers' request_limit by default: a server then tells why nothing came of a request.
+    answer: float = config.seconds(default=150, low=0.1, high=86400)
     dead_after: float = config.seconds(default=20, low=1, high=600)
     retries: int = config.whole(default=3, low=0, high=100)
 
