@@ -171,16 +171,19 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[PrivateTens
         if any(n < 0 for n in lengths) or sum(lengths) != extent:
             raise ShapeError(f"Parts of an axis of {extent} add up to it; got {list(parts)}.")  # type: ignore[arg-type]
     stops = np.cumsum(lengths)
-    before = (slice(None),) * along
-    # Sums of tuples: a star in an index is of Python 3.11.
-    return [x[before + (slice(int(stop) - n, int(stop)),)] for n, stop in zip(lengths, stops, strict=True)]
+    return [x[_only(along, slice(int(stop) - n, int(stop)))] for n, stop in zip(lengths, stops, strict=True)]
 
 
 def unstack(x: Any, axis: int = 0) -> list[PrivateTensor]:
     """The entries along an axis, without it. Local."""
     x = private_operand(x)
     along = one_axis(axis, x.ndim)
-    return [x[(slice(None),) * along + (i,)] for i in range(x.shape[along])]
+    return [x[_only(along, i)] for i in range(x.shape[along])]
+
+
+def _only(along: int, part: Any) -> tuple[Any, ...]:
+    """The index of a part along one axis."""
+    return (*(slice(None),) * along, part)
 
 
 def _is_count(value: Any) -> bool:
