@@ -70,16 +70,17 @@ def _key(node: Node) -> Any:
     if node.op == CONSTANT:
         value = node.attributes["value"]
         return CONSTANT, value.dtype.name, value.shape, value.tobytes() if value.dtype != object else repr(value)
-    return node.op, node.inputs, node.dtypes, node.shapes, _frozen(node.attributes)
+    return node.op, node.inputs, node.dtypes, node.shapes, frozen(node.attributes)
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
+    """Attributes as something that can be compared and hashed."""
     if isinstance(value, Mapping):
-        return tuple((name, _frozen(item)) for name, item in sorted(value.items()))
+        return tuple((name, frozen(item)) for name, item in sorted(value.items()))
     if isinstance(value, np.ndarray):
         return value.dtype.name, value.shape, value.tobytes()
     if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
+        return tuple(frozen(item) for item in value)
     return repr(value)
 
 
@@ -371,6 +372,27 @@ def _reshape(node: Node, at: Sweep) -> Replacement:
         source = x.node.inputs[0]
         return at.build("Reshape", at(source), at.shape(node.shapes[0]))
     return None
+
+
+@_on("Reshape")
+def _rows(node: Node, at: Sweep) -> Replacement:
+    """Rows put one after another for a matrix product, and back, as a product of all of them where they are."""
+    product = node.inputs[0].node
+    if product.op != "MatMul" or at.alone(node.inputs[0]) is None or product.attributes["transpose_a"]:
+        return None
+    flat, kernel = product.inputs
+    if flat.node.op != "Reshape" or not at.owned(kernel) or not at.secret(node.inputs[0]):
+        return None
+    x = flat.node.inputs[0]
+    if (
+        x.shape[:-1] != node.shapes[0][:-1]
+        or x.shape[-1] != flat.shape[-1]
+        or node.shapes[0][-1] != product.shapes[0][-1]
+    ):
+        return None
+    at.did("matrix product of rows where they are")
+    turned = product.attributes["transpose_b"]
+    return at.build("BatchMatMulV2", at(x), at(kernel), adj_x=False, adj_y=turned)
 
 
 @_on("Transpose")
