@@ -67,18 +67,18 @@ def results_table(check: Check) -> Table:
 
 
 def drift_sentences(check: Check) -> list[str]:
-    """Where results begin to go wrong, and why as far as that is known; none where they do not."""
-    if check.drift is None:
-        return []
-    which, layer = check.drift
-    found = [
-        f"Drift begins in layer '{layer.name}' ({layer.op}), {_NAMES[which]}: errors up to {layer.own[which]:.2g} of "
-        f"its largest value, {layer.before[which]:.2g} before it."
-    ]
-    if layer.overflows:
+    """Where results begin to go wrong, and which layer overflows first; none where all is well."""
+    found = []
+    if check.drift is not None:
+        which, layer = check.drift
         found.append(
-            f"It takes {layer.used_bits:.1f} of {TRUNCATED_BITS} bits, of which {MARGIN_BITS} are kept free: it "
-            "overflows. Leave out --bits to have fewer chosen, give --per-layer, or rescale its weights."
+            f"Drift begins in layer '{layer.name}' ({layer.op}), {_NAMES[which]}: errors up to {layer.own[which]:.2g} "
+            f"of max(1, its largest value), {layer.before[which]:.2g} before it."
+        )
+    for layer in check.overflowing[:1]:
+        found.append(
+            f"Layer '{layer.name}' takes {layer.used_bits:.1f} of {TRUNCATED_BITS} bits, of which {MARGIN_BITS} are "
+            "kept free: it overflows. Leave out --bits to have fewer chosen, give --per-layer, or rescale its weights."
         )
     return found
 
@@ -96,4 +96,6 @@ def _verdict(check: Check) -> Text:
     reasons = [f"{count} samples have another class" for count in {max(check.disagreements.values())} if count]
     if max(check.worst.values()) > check.tolerance:
         reasons.append(f"errors reach {max(check.worst.values()):.2g}, and {check.tolerance:g} are allowed")
+    if check.overflowing:
+        reasons.append(f"{len(check.overflowing)} layers overflow")
     return Text(f"Failed: {'; '.join(reasons)}.", style="bold red")

@@ -153,8 +153,14 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Every largest score is the same, and every result's error within the tolerance."""
-        return not any(self.disagreements.values()) and all(error <= self.tolerance for error in self.worst.values())
+        """Every largest score is the same, every result's error within the tolerance, and no layer overflows."""
+        same = not any(self.disagreements.values())
+        return same and not self.overflowing and all(error <= self.tolerance for error in self.worst.values())
+
+    @property
+    def overflowing(self) -> list[LayerCheck]:
+        """Layers beyond what is allowed, whether the samples already came out wrong or not."""
+        return [layer for layer in self.layers if layer.overflows]
 
     def to_json(self) -> dict[str, Any]:
         """For scripts; docs/accuracy.md tells the fields."""
