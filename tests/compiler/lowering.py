@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,7 +20,7 @@ from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.front.function_source import function_source
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.graph import Graph
-from shareflow.compiler.model import Model
+from shareflow.compiler.model import Model, source_of
 from shareflow.compiler.parameters import values_of
 from shareflow.compiler.passes.split_batch_norm import split_batch_norm
 from shareflow.compiler.private_graph import PrivateGraph
@@ -121,3 +122,46 @@ def wholes(*shape: int, low: int = -8, high: int = 8, seed: int = 0, dtype: str 
 def truths(*shape: int, seed: int = 0) -> np.ndarray:
     """Truth values."""
     return np.random.default_rng([seed, *shape]).integers(0, 2, shape).astype(bool)
+
+
+def check_model(
+    model: keras.Model,
+    *inputs: np.ndarray,
+    units: float,
+    relative: float = 0.0,
+    kind: str = "plain",
+    known: bool = False,
+) -> PrivateGraph:
+    """A Keras model through all passes, on shares of its inputs (or with their owner's plaintext), beside itself."""
+    compiler = Model(source_of(model), OWNER, CLIENT, sf.FixedPoint())
+    batch = len(inputs[0])
+    names = list(compiler.source.inputs)
+    arrays = dict(zip(names, inputs, strict=True))
+    right = [
+        np.asarray(v) for v in tf.nest.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
+    ]
+    for output, value in zip(compiler.read(batch).outputs.values(), right, strict=True):
+        np.testing.assert_allclose(
+            evaluate(compiler.read(batch), arrays, [output])[output], value, rtol=1e-4, atol=1e-5
+        )
+    compiled, protocol = compiler.compiled(batch), PROTOCOLS[kind]()
+    weights = values_of(compiled.graph, compiled.parameters)
+    parameters = {
+        name: sf.private_tensor(value, OWNER).shared(protocol, compiled.parameters[name].fractional_bits)
+        for name, value in weights.items()
+    }
+    given = {name: sf.private_tensor(array, CLIENT) for name, array in arrays.items()}
+    with protocol:
+        results = compiled.run(
+            given if known else {n: v.shared(protocol) for n, v in given.items()}, parameters, protocol
+        )
+    for (name, result), value in zip(results.items(), right, strict=True):
+        got = result.reveal(CLIENT).numpy()
+        if name in compiled.activations:
+            got = tf.nn.softmax(got).numpy()
+        assert got.shape == value.shape
+        error = np.abs(got - value)
+        allowed = units * UNIT + (relative + 1e-5) * np.abs(value)
+        worst = np.unravel_index(np.argmax(error - allowed), error.shape)
+        assert np.all(error <= allowed), f"{name}: {error[worst] / UNIT:.2f} units beside {value[worst]} at {worst}"
+    return compiled

@@ -76,6 +76,15 @@ def test_binary_on_shares_and_plaintext_of_two_parties(name):
     )
 
 
+def test_limits_beyond_what_is_encoded_limit_nothing():
+    inf = np.inf
+    for limit in (inf, 1e12, [inf, 1.0, 1e12]):
+        check(lambda x: tf.minimum(x, tf.constant(limit)), reals(2, 3), units=0, public=True)  # noqa: B023
+        check(lambda x: tf.maximum(-tf.constant(limit), x), reals(2, 3), units=0, public=True)  # noqa: B023
+    with pytest.raises(UnsupportedModelError, match="Maximum of layer"):
+        on_shares(graph_of(lambda x: tf.maximum(x, inf), [reals(2)]), {"x": reals(2)})
+
+
 def test_equal_values_are_equal():
     x = reals(4, 5)
     y = np.where(truths(4, 5), x, x + 1).astype(np.float32)

@@ -22,6 +22,7 @@ from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.graph import INPUT, PARAMETER, Builder, Graph, Node, Output
 from shareflow.compiler.inference import attributes_of, compute, result_types
 from shareflow.compiler.mark import parse_mark
+from shareflow.compiler.negative_zero import without_negative_zero
 from shareflow.compiler.tensor_list import LIST_OPS, TensorList
 from shareflow.errors import UnsupportedModelError
 
@@ -270,6 +271,9 @@ class _Reader:
         if op in _SHAPES:
             return self._shape(operation, given)
         attributes = attributes_of(operation)
+        simpler = without_negative_zero(op, given, self.build)
+        if simpler is not None:
+            return [simpler]
         constants = [value.constant for value in given]
         if all(value is not None for value in constants) and operation.outputs:
             results = [np.asarray(r) for r in compute(op, [tf.constant(c) for c in constants], attributes)]

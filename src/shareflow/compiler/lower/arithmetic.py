@@ -35,10 +35,22 @@ for _ops, _compute in {
     ("Greater",): operator.gt,
     ("LessEqual",): operator.le,
     ("Less",): operator.lt,
-    ("Maximum",): selection.maximum,
-    ("Minimum",): selection.minimum,
 }.items():
     lowers(*_ops)(_operator(_compute))
+
+
+@lowers("Maximum", "Minimum")
+def _extreme(node: Node, x: Any, y: Any) -> Value:
+    compute, sign = (selection.maximum, 1) if node.op == "Maximum" else (selection.minimum, -1)
+    private, limits = (x, y) if isinstance(x, PrivateTensor) else (y, x)
+    if isinstance(limits, PrivateTensor) or private.protocol is None:
+        return compute(x, y)
+    # What no value that is encoded reaches limits nothing, infinity too.
+    most = private.protocol.fixed_point.limit
+    beyond = sign * limits < -most
+    if np.all(beyond):
+        return private.broadcast_to(node.shapes[0])
+    return compute(private, np.where(beyond, -sign * most, limits) if np.any(beyond) else limits)
 
 
 @lowers("AddN", "AccumulateNV2")
