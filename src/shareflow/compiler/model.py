@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from shareflow.compiler.calibration import Calibration, ranges_of, require_same_model
-from shareflow.compiler.front.function_source import function_source, saved_model_source
+from shareflow.compiler.front.function_source import function_source
 from shareflow.compiler.front.keras_source import keras_source
+from shareflow.compiler.front.saved import saved_source
 from shareflow.compiler.front.source import Argument, Source
 from shareflow.compiler.graph import Graph
 from shareflow.compiler.overflow import require_fit
@@ -60,7 +61,10 @@ class Model:
             raise UnsupportedModelError(
                 f"The model has no input {sorted(unknown)[0]!r}; its inputs are {', '.join(source.inputs)}."
             )
-        self.parties = {name: as_party((parties or {}).get(name, self.client)) for name in source.inputs}
+        self.parties = {
+            name: as_party((parties or {}).get(name) or argument.party or self.client)
+            for name, argument in source.inputs.items()
+        }
         self._read: dict[int, Graph] = {}
         self._optimized: dict[int, tuple[Graph, dict[str, str]]] = {}
         self._compiled: dict[int, PrivateGraph] = {}
@@ -125,24 +129,29 @@ class Model:
         return values_of(compiled.graph, compiled.parameters)
 
 
-def source_of(model: Any, inputs: Mapping[str, Argument] | None = None) -> Source:
-    """The front end for what is given: a Keras model, a function, or the path of a saved one.
+def source_of(model: Any, inputs: Mapping[str, Argument] | None = None, signature: str | None = None) -> Source:
+    """The front end for what is given: a Keras model, a function, or the path of a saved model.
+
+    Args:
+        model: a Keras 3 model, a function of tensors, or the path of a .keras, .h5, .onnx or .pb file or a SavedModel.
+        inputs: shapes and types by name, where the model does not say them.
+        signature: which function of a SavedModel that has several.
 
     Raises:
+        DataError: a file that is not there, or is damaged.
         UnsupportedModelError: no front end takes it.
     """
     if isinstance(model, Source):
         return model
-    if isinstance(model, keras.Model):
-        return keras_source(model)
     if isinstance(model, (str, Path)):
-        path = Path(model)
-        if path.is_dir():
-            return saved_model_source(path)
-        return keras_source(keras.saving.load_model(path, compile=False))
+        return saved_source(Path(model), inputs, signature)
+    if signature is not None:
+        raise UnsupportedModelError("A signature is a part of a SavedModel; give its path.")
+    if isinstance(model, keras.Model):
+        return keras_source(model, inputs)
     if callable(model):
         return function_source(model, inputs)
     raise UnsupportedModelError(
-        f"A model is a Keras 3 model, a tf.function, or the path of a .keras file or a SavedModel; got "
+        "A model is a Keras 3 model, a tf.function, or the path of a .keras or .onnx file or a SavedModel; got "
         f"{type(model).__name__}."
     )

@@ -1,10 +1,10 @@
-"""Any tf.function, and the signatures of SavedModels."""
+"""Python functions, tf.functions, and methods of modules."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,11 +12,13 @@ import tensorflow as tf
 from shareflow.compiler.front.source import Argument, Source
 from shareflow.errors import UnsupportedModelError
 
+ONE = "result"
+
 
 def function_source(
     function: Any, inputs: Mapping[str, Argument] | None = None, outputs: Sequence[str] | None = None
 ) -> Source:
-    """A Python function or tf.function of tensors.
+    """A Python function or tf.function of tensors, or a method that is one.
 
     Args:
         function: its arguments are tensors; it returns a tensor, a list or a dict of them.
@@ -24,61 +26,84 @@ def function_source(
         outputs: names of results, where it returns no dict.
 
     Raises:
-        UnsupportedModelError: the inputs are not known.
+        UnsupportedModelError: the inputs are not known, or are not those of the function.
     """
     arguments = dict(inputs) if inputs else _signature(function)
+    _check_names(function, arguments)
     traced = function if hasattr(function, "get_concrete_function") else tf.function(function, autograph=True)
+    named = Traced(lambda given: traced(**dict(zip(arguments, given, strict=True))), arguments)
+    names = tuple(outputs) if outputs else named.names
+    if len(names) != len(named.names):
+        raise UnsupportedModelError(f"The function has {len(named.names)} results; {len(names)} names were given.")
+    name = getattr(function, "__name__", getattr(function, "_name", None)) or type(function).__name__
+    return Source(str(name), arguments, names, named.trace, plain_scope)
 
-    def trace(batch: int) -> Any:
-        # Traced through a function of our own: fixed shapes, arguments by name, results in one order.
-        def call(*given: tf.Tensor) -> Any:
-            result = traced(**dict(zip(arguments, given, strict=True)))
-            return tf.nest.flatten(result)
 
-        specs = [tf.TensorSpec(a.full_shape(batch), a.dtype, name=name) for name, a in arguments.items()]
+class Traced:
+    """A function of tensors in the order of its arguments, traced at fixed shapes; its results in one order."""
+
+    def __init__(self, call: Callable[[Sequence[tf.Tensor]], Any], arguments: Mapping[str, Argument]) -> None:
+        self._call = call
+        self._arguments = arguments
+        self.names: tuple[str, ...] = ()
+        # Names of results are known once it is traced.
+        self._first = self._trace(1)
+
+    def trace(self, batch: int) -> Any:
+        """The concrete function for a batch size."""
+        return self._first if batch == 1 else self._trace(batch)
+
+    def _trace(self, batch: int) -> Any:
+        def call(*given: tf.Tensor) -> list[tf.Tensor]:
+            result = self._call(given)
+            self.names = tuple(result_names(result))
+            return [tf.convert_to_tensor(value) for value in tf.nest.flatten(result)]
+
+        specs = [tf.TensorSpec(a.full_shape(batch), a.dtype, name=name) for name, a in self._arguments.items()]
         return tf.function(call, autograph=False).get_concrete_function(*specs)
 
-    names = tuple(outputs) if outputs else _result_names(traced, arguments)
-    name = getattr(function, "__name__", getattr(function, "_name", "function"))
-    return Source(str(name), arguments, names, trace, _scope)
 
-
-def saved_model_source(folder: Path, signature: str = "serving_default") -> Source:
-    """A signature of a SavedModel.
+def result_names(result: Any) -> list[str]:
+    """Names for what a function returns: a dict's keys, places in a list; "result" for one alone.
 
     Raises:
-        UnsupportedModelError: no such signature; extents that are not known.
+        UnsupportedModelError: it returns nothing.
     """
-    loaded = tf.saved_model.load(str(folder))
-    if signature not in loaded.signatures:
+    paths = list(_paths(result))
+    if not paths or any(value is None for value in tf.nest.flatten(result)):
+        raise UnsupportedModelError("The function returns None. Return a tensor, a list or a dict of tensors.")
+    if paths == [()]:
+        return [ONE]
+    return ["_".join((ONE, *path) if path[0].isdigit() else path) for path in paths]
+
+
+def _paths(result: Any) -> Any:
+    """Where each tensor stands, in the order of tf.nest."""
+    if isinstance(result, Mapping):
+        for key in sorted(result):
+            yield from ((re.sub(r"\W", "_", str(key)), *path) for path in _paths(result[key]))
+    elif isinstance(result, (list, tuple)):
+        names = getattr(result, "_fields", None) or [str(i) for i in range(len(result))]
+        for name, value in zip(names, result, strict=True):
+            yield from ((name, *path) for path in _paths(value))
+    else:
+        yield ()
+
+
+def argument(name: str, spec: Any) -> Argument:
+    """An input by its TensorSpec.
+
+    Raises:
+        UnsupportedModelError: it is no tensor, or extents but the first are not known.
+    """
+    if not isinstance(spec, tf.TensorSpec):
         raise UnsupportedModelError(
-            f"The SavedModel {folder.name} has no signature {signature!r}; it has: "
-            f"{', '.join(loaded.signatures) or 'none'}. Save it with tf.saved_model.save(model, path, signatures=...)."
+            f"Input {name!r} is a {type(spec).__name__} in the signature. Take each tensor as an argument of its own."
         )
-    concrete = loaded.signatures[signature]
-    arguments = {}
-    for name, spec in concrete.structured_input_signature[1].items():
-        arguments[name] = _argument(name, spec)
-    names = tuple(sorted(concrete.structured_outputs))
-
-    def trace(batch: int) -> Any:
-        def call(*given: tf.Tensor) -> Any:
-            results = concrete(**dict(zip(arguments, given, strict=True)))
-            return [results[name] for name in names]
-
-        # The loaded object must live as long as its functions.
-        call.model = loaded  # type: ignore[attr-defined]
-        specs = [tf.TensorSpec(a.full_shape(batch), a.dtype, name=name) for name, a in arguments.items()]
-        return tf.function(call, autograph=False).get_concrete_function(*specs)
-
-    return Source(folder.name, arguments, names if len(names) > 1 else ("result",), trace, _scope)
-
-
-def _argument(name: str, spec: Any) -> Argument:
     if spec.shape.rank is None or any(extent is None for extent in spec.shape[1:]):
         raise UnsupportedModelError(
-            f"Input {name!r} has shape {spec.shape}; all extents but the first, the batch, must be known. Save the "
-            "model with an input signature of fixed extents."
+            f"Input {name!r} has shape {spec.shape}; all extents but the first, the batch, must be known. Give "
+            f"inputs={{'{name}': shareflow.Argument(shape, '{spec.dtype.name}')}}, or an input signature of fixed extents."
         )
     batched = spec.shape.rank > 0 and spec.shape[0] is None
     return Argument(tuple(spec.shape[1:] if batched else spec.shape), spec.dtype.name, batched)
@@ -91,23 +116,37 @@ def _signature(function: Any) -> dict[str, Argument]:
             "What a function takes must be known: give inputs={'x': shareflow.Argument((28, 28, 1), 'float32')}, or a "
             "tf.function with an input_signature."
         )
-    names = list(function.function_spec.function_type.parameters) if hasattr(function, "function_spec") else []
-    return {
-        name: _argument(name, spec)
-        for name, spec in zip(names or [f"x{i}" for i in range(len(signature))], signature, strict=False)
-    }
+    names = list(_parameters(function) or {}) or [f"x{i}" for i in range(len(signature))]
+    return {name: argument(name, spec) for name, spec in zip(names, signature, strict=False)}
 
 
-def _result_names(traced: Any, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-    specs = {name: tf.TensorSpec(a.full_shape(1), a.dtype) for name, a in arguments.items()}
-    structure = traced.get_concrete_function(**specs).structured_outputs
-    if isinstance(structure, dict):
-        return tuple(str(key) for key in sorted(structure))
-    count = len(tf.nest.flatten(structure))
-    return ("result",) if count == 1 else tuple(f"result_{i}" for i in range(count))
+def _parameters(function: Any) -> dict[str, inspect.Parameter] | None:
+    try:
+        return dict(inspect.signature(getattr(function, "python_function", function)).parameters)
+    except (TypeError, ValueError):
+        return None
 
 
-def _scope(scope: str) -> str:
+def _check_names(function: Any, arguments: Mapping[str, Argument]) -> None:
+    parameters = _parameters(function)
+    if parameters is None:
+        return
+    kinds = {parameter.kind for parameter in parameters.values()}
+    by_name = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    unknown = [name for name in arguments if name not in by_name]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise UnsupportedModelError(
+            f"The function has no argument {unknown[0]!r}; it has {', '.join(sorted(by_name)) or 'none by name'}. Name "
+            "inputs as its arguments are."
+        )
+    missing = [n for n in by_name if n not in arguments and parameters[n].default is inspect.Parameter.empty]
+    if missing:
+        raise UnsupportedModelError(
+            f"The function takes {sorted(missing)[0]!r}, too. Give inputs for all arguments that have no default."
+        )
+
+
+def plain_scope(scope: str) -> str:
     """The scope without the calls that TensorFlow puts around."""
     parts = [part for part in scope.split("/") if not re.match(r"(Stateful)?PartitionedCall", part)]
     return "/".join(parts)

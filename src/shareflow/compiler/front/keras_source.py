@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -17,11 +17,16 @@ from shareflow.errors import UnsupportedModelError
 _WORD = re.compile(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])")
 
 
-def keras_source(model: keras.Model) -> Source:
+def keras_source(model: keras.Model, inputs: Mapping[str, Argument] | None = None) -> Source:
     """A built Keras model: Sequential, functional, nested or a subclass that has seen its inputs.
 
+    Args:
+        model: of any topology.
+        inputs: by name, in place of what the model says: shapes that it leaves open, types, parties. A subclass does
+            not know the types of its inputs.
+
     Raises:
-        UnsupportedModelError: no Keras model; not built; extents that are not known.
+        UnsupportedModelError: no Keras model; not built; extents that are not known; an input that there is not.
     """
     if not isinstance(model, keras.Model):
         raise UnsupportedModelError(
@@ -34,8 +39,17 @@ def keras_source(model: keras.Model) -> Source:
         )
     structure = _input_structure(model)
     arguments, tensors = {}, tf.nest.flatten(structure)
-    names = _input_names(tensors)
+    names = sorted(map(str, structure)) if isinstance(structure, dict) else _input_names(tensors)
+    given = dict(inputs or {})
+    unknown = set(given) - set(names)
+    if unknown:
+        raise UnsupportedModelError(
+            f"Model '{model.name}' has no input {sorted(unknown)[0]!r}; its inputs are {', '.join(names)}."
+        )
     for name, tensor in zip(names, tensors, strict=True):
+        if name in given:
+            arguments[name] = given[name]
+            continue
         shape = tuple(tensor.shape[1:])
         if any(extent is None for extent in shape):
             raise UnsupportedModelError(

@@ -6,18 +6,49 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import tensorflow as tf
+
+from shareflow.errors import UnsupportedModelError
+from shareflow.party.party import Party
+
 
 @dataclass(frozen=True)
 class Argument:
-    """One input of a model: the shape of one sample where ``batched``, else of the whole.
+    """One input of a model.
 
-    ``party``: who brings it; the client, where not said.
+    Args:
+        shape: of one sample where ``batched``, else of the whole.
+        dtype: of real or whole numbers or truth values; "float32" and the like.
+        batched: whether it has a batch axis before that.
+        party: who brings it; the client, where not said.
+
+    Raises:
+        UnsupportedModelError: extents that are not known, or values that are no numbers.
     """
 
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str = "float32"
     batched: bool = True
-    party: str | None = None
+    party: Party | str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            shape = tuple(int(extent) for extent in self.shape)
+        except TypeError:
+            shape = (-1,)
+        if any(extent < 0 for extent in shape):
+            raise UnsupportedModelError(
+                f"An input has a shape of whole numbers, such as (28, 28, 1); got {self.shape!r}. All extents but the "
+                "batch, which stays out, must be known."
+            )
+        kind = tf.as_dtype(self.dtype)
+        if not (kind.is_floating or kind.is_integer or kind.is_bool):
+            raise UnsupportedModelError(
+                f"An input has real or whole numbers or truth values; got {kind.name}. Texts and look-ups stay outside "
+                "of a private computation: turn them into numbers before, in plaintext at whose they are."
+            )
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "dtype", kind.name)
 
     def full_shape(self, batch: int) -> tuple[int, ...]:
         """With the batch axis."""
