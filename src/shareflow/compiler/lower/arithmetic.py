@@ -46,7 +46,7 @@ def _extreme(node: Node, x: Any, y: Any) -> Value:
     if isinstance(limits, PrivateTensor) or private.protocol is None:
         return compute(x, y)
     # What no value that is encoded reaches limits nothing, infinity too.
-    most = private.protocol.fixed_point.limit
+    most = min(private.protocol.fixed_point.limit, 2.0 ** (62 - private.fractional_bits))
     beyond = sign * limits < -most
     if np.all(beyond):
         return private.broadcast_to(node.shapes[0])
