@@ -6,30 +6,43 @@ masked once at its source if that opens fewer elements than masking each view.
 
 from __future__ import annotations
 
+import enum
 import math
 
 from shareflow.compiler.graph import Graph, Node, Output
-from shareflow.compiler.scales import STRUCTURE, SUMS
+from shareflow.compiler.scales import PRODUCTS, STRUCTURE, SUMS
 
 _JOINS = ("ConcatV2", "Pack")
 
 
-def masked_at_source(graph: Graph) -> set[Output]:
-    """The values to mask where they are computed."""
+class AtSource(enum.Enum):
+    """What is done to a value where it is computed."""
+
+    MASK = "masked at the scale that it has: comparisons alone need it"
+    TRUNCATE_AND_MASK = "truncated first: a product needs it"
+
+
+def masked_at_source(graph: Graph) -> dict[Output, AtSource]:
+    """The values to mask where they are computed, and how."""
     elements: dict[Output, float] = {}
-    marked = set()
+    multiplied: set[Output] = set()
+    marked = {}
     for node in reversed(graph.nodes):
         for value in node.outputs:
             direct, through = 0.0, 0.0
             for user in graph.users.get(value, ()):
                 if _is_view(user):
                     through += _share_of_view(user, value, elements)
-                elif user.op not in SUMS:
+                    factor = any(result in multiplied for result in user.outputs)
+                else:
                     # However many need the value itself, it is masked once.
-                    direct = _size(value)
+                    direct = _size(value) if user.op not in SUMS else direct
+                    factor = user.op in PRODUCTS
+                if factor:
+                    multiplied.add(value)
             elements[value] = direct + through
             if through and elements[value] > _size(value) and not _is_view(node) and graph.secret(value):
-                marked.add(value)
+                marked[value] = AtSource.TRUNCATE_AND_MASK if value in multiplied else AtSource.MASK
     return marked
 
 

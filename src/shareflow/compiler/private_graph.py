@@ -14,7 +14,7 @@ from shareflow.compiler.composite import plain_meaning
 from shareflow.compiler.graph import CONSTANT, INPUT, Graph, Node, Output
 from shareflow.compiler.inference import compute
 from shareflow.compiler.lower.handler import Value, check_supported, lower
-from shareflow.compiler.masking import masked_at_source
+from shareflow.compiler.masking import AtSource, masked_at_source
 from shareflow.compiler.parameters import Parameter, parameters_of_graph
 from shareflow.compiler.scope import scope_name
 from shareflow.errors import UnsupportedModelError
@@ -126,12 +126,13 @@ class PrivateGraph:
 
     def kept(self, output: Output, value: Value) -> Value:
         """A result as later steps find it: masked at once, where several of them need that."""
-        if output in self._reused and isinstance(value, PrivateTensor) and value.protocol is not None:
-            return value.ready().reusable()
-        return value
+        wanted = self._reused.get(output)
+        if wanted is None or not isinstance(value, PrivateTensor) or value.protocol is None:
+            return value
+        return (value.ready() if wanted is AtSource.TRUNCATE_AND_MASK else value).reusable()
 
     @functools.cached_property
-    def _reused(self) -> set[Output]:
+    def _reused(self) -> dict[Output, AtSource]:
         return masked_at_source(self.graph)
 
 

@@ -56,7 +56,7 @@ def scales_of_values(
     parameters: Set[Output] = frozenset(),
     given: Mapping[Output, int] | None = None,
 ) -> dict[Output, int]:
-    """Fractional bits of each value as computed, of which later operations may truncate some; those in ``given`` as there."""
+    """Fractional bits of each value as it is computed, before any truncation; those in ``given`` as there."""
     given, point = given or {}, point or FixedPoint()
     bits: dict[Output, int] = {}
     for node in graph.nodes:

@@ -32,7 +32,10 @@ def _visit(node: Node, at: Sweep) -> Replacement:
         return None
     if not all_take(at, result):
         return None
-    inverse = at.build.constant(1 / count, x.dtype)
+    # Most of the division moves the point, which is free as far as factors may have spare bits: weights that were divided
+    # by all of a large count would have few bits left.
+    moved = 1 << min(SPARE_BITS, count.bit_length() - 1)
+    inverse = at.build.constant(moved / count, x.dtype)
     at.did("division into the layers after")
     if node.op == "Mean":
         total = at.build("Sum", at(x), at(node.inputs[1]), keep_dims=node.attributes["keep_dims"])
@@ -40,7 +43,7 @@ def _visit(node: Node, at: Sweep) -> Replacement:
         total = at.build.custom(
             "shareflow.sum_pool", [at(x)], node.shapes[0], x.dtype, {**node.attributes, "pool": node.op}, node.name
         )
-    return at.build("Mul", total, inverse)
+    return at.build("Mul", at.build("RealDiv", total, at.build.constant(moved, x.dtype)), inverse)
 
 
 def _count(node: Node) -> int | None:

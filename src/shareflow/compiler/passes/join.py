@@ -1,6 +1,6 @@
 """Equal operations side by side as one: linear layers of one input, and functions that wait for nothing of each other.
 
-Bytes and rounds stay; what falls is the number of operations: a spline is hundreds of them, for one element as for many.
+Bytes and rounds stay; what falls is the number of operations: a spline is hundreds of them, for any number of elements.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shareflow.compiler.graph import Graph, Node, Output, Replacement
 from shareflow.compiler.passes.kernels import linear_layer
@@ -174,6 +175,6 @@ def _levels(graph: Graph) -> dict[Node, int]:
     return found
 
 
-def _in_order(graph: Graph, key: dict[Node, object]) -> Graph:
-    nodes = tuple(sorted(graph.nodes, key=lambda node: key[node]))  # type: ignore[arg-type,return-value]
+def _in_order(graph: Graph, key: Mapping[Node, Any]) -> Graph:
+    nodes = tuple(sorted(graph.nodes, key=lambda node: key[node]))
     return Graph(nodes, graph.outputs, graph.notes)
