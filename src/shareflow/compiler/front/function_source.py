@@ -103,7 +103,7 @@ def argument(name: str, spec: Any) -> Argument:
     if spec.shape.rank is None or any(extent is None for extent in spec.shape[1:]):
         raise UnsupportedModelError(
             f"Input {name!r} has shape {spec.shape}; all extents but the first, the batch, must be known. Give "
-            f"inputs={{'{name}': shareflow.Argument(shape, '{spec.dtype.name}')}}, or an input signature of fixed extents."
+            f"inputs={{'{name}': shareflow.Argument(shape, '{spec.dtype.name}')}}, or fix them in the signature."
         )
     batched = spec.shape.rank > 0 and spec.shape[0] is None
     return Argument(tuple(spec.shape[1:] if batched else spec.shape), spec.dtype.name, batched)

@@ -152,5 +152,4 @@ def _layer_names(model: Any) -> Callable[[str], str]:
 
 def _layers(model: Any) -> Iterable[Any]:
     yield model
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        yield layer
+    yield from model._flatten_layers(include_self=False, recursive=True)

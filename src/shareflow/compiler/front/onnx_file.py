@@ -79,7 +79,7 @@ def read_onnx(path: Path) -> OnnxGraph:
         raise DataError(f"There is no model at '{path}'. Give the path of an .onnx file.")
     size = path.stat().st_size
     if size > MOST_BYTES:
-        raise DataError(f"An .onnx file has {MOST_BYTES:,} bytes at most; '{path}' has {size:,}. Save arrays beside it.")
+        raise DataError(f"An .onnx file has {MOST_BYTES:,} bytes at most; '{path}' has {size:,}. Save arrays apart.")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's decoder has errors of its own, by version
@@ -95,8 +95,8 @@ def read_onnx(path: Path) -> OnnxGraph:
     standard = opsets.get("", opsets.get("ai.onnx", 0))
     if standard and standard < _OLDEST:
         raise UnsupportedModelError(
-            f"'{path.name}' is of opset {standard}; the oldest that is read is {_OLDEST}. Export it anew, or convert it "
-            "with onnx.version_converter."
+            f"'{path.name}' is of opset {standard}; the oldest that is read is {_OLDEST}. Export it anew, or use "
+            "onnx.version_converter."
         )
     reading = _Reading(onnx, opsets)
     try:
@@ -129,8 +129,8 @@ def _load_beside(onnx: Any, model: Any, path: Path) -> None:
         total += count
         if offset < 0 or count < 0 or offset + count > place.stat().st_size or total > MOST_BYTES_BESIDE:
             raise DataError(
-                f"'{path}' asks for {count:,} bytes at {offset:,} of '{place.name}', which has {place.stat().st_size:,}; "
-                f"all arrays have {MOST_BYTES_BESIDE:,} at most. Export it again."
+                f"'{path}' asks for {count:,} bytes at {offset:,} of '{place.name}', which has "
+                f"{place.stat().st_size:,}; all arrays have {MOST_BYTES_BESIDE:,} at most. Export it again."
             )
         with place.open("rb") as file:
             file.seek(offset)
@@ -172,7 +172,7 @@ class _Reading:
     def graph(self, graph: Any) -> OnnxGraph:
         if len(graph.sparse_initializer):
             raise UnsupportedModelError(
-                f"Graph '{graph.name}' has sparse initialisers. Make them dense: the shape is public, the zeros are not."
+                f"Graph '{graph.name}' has sparse initialisers. Make them dense: what is zero is not public."
             )
         arrays = {tensor.name: self.array(tensor) for tensor in graph.initializer}
         inputs = tuple(self.input(value) for value in graph.input if value.name not in arrays)
@@ -185,7 +185,7 @@ class _Reading:
                 f"'{tensor.name}' is an array of strings. Strings stay outside of a private computation: give numbers."
             )
         array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
-        if array.dtype.kind == "f" and array.dtype.itemsize >= 4 or array.dtype.kind in "iub":
+        if (array.dtype.kind == "f" and array.dtype.itemsize >= 4) or array.dtype.kind in "iub":
             return array
         # Half precision and what is shorter, which NumPy does not know: in single precision.
         return array.astype(np.int8 if "int" in array.dtype.name else np.float32)

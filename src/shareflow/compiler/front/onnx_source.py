@@ -44,7 +44,8 @@ def onnx_source(path: Path, inputs: Mapping[str, Argument] | None = None) -> Sou
         arguments[name] = given if given is not None else _argument(value, name)
     unknown = set(inputs or {}) - set(names)
     if unknown:
-        raise UnsupportedModelError(f"The model has no input {sorted(unknown)[0]!r}; its inputs are {', '.join(names)}.")
+        first = sorted(unknown)[0]
+        raise UnsupportedModelError(f"The model has no input {first!r}; its inputs are {', '.join(names)}.")
     results = _identifiers(graph.outputs)
     program.check()
 
@@ -193,7 +194,8 @@ class _Program:
         """An array in the program: the owner's, if it may be weights."""
         ((kind, value),) = node.attributes.items() if len(node.attributes) == 1 else ((None, None),)
         if kind not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-            raise self._call(node, [], {}).refuse("holds no array of numbers.", "Strings and sparse arrays stay outside.")
+            call = self._call(node, [], {})
+            raise call.refuse("holds no array of numbers.", "Strings and sparse arrays stay outside.")
         dtype = np.int64 if kind in ("value_int", "value_ints") else None if kind == "value" else np.float32
         array = np.asarray(value, dtype)
         plain = array.dtype.name in _PUBLIC or array.size <= 1 or bool(np.all(array == 0) or np.all(array == 1))

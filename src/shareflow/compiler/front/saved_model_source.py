@@ -38,7 +38,7 @@ def saved_model_source(
     found = _functions(loaded)
     name = _chosen(folder, found, signature)
     concrete = found[name]
-    positional, by_name = concrete.structured_input_signature
+    positional, by_name = list(concrete.structured_input_signature)
     specs = dict(by_name)
     for k, spec in enumerate(tf.nest.flatten(positional)):
         if isinstance(spec, tf.TensorSpec):
@@ -70,7 +70,7 @@ def _functions(loaded: Any) -> dict[str, Any]:
         if name in found or (name.startswith("_") and name != "__call__") or name == "signatures":
             continue
         try:
-            concrete = getattr(getattr(loaded, name), "concrete_functions", ())
+            concrete: list[Any] = list(getattr(getattr(loaded, name), "concrete_functions", []))
         except (AttributeError, ValueError):
             continue
         if len(concrete) == 1:

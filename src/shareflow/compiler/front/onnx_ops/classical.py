@@ -47,10 +47,7 @@ def _linear_classifier(call: Call) -> tuple[Value, Value]:
     rows = len(call.get("intercepts") or labels)
     scores = _linear(call, rows)
     single = scores.shape[1] == 1 and len(labels) == 2
-    if single:
-        chosen = tf.cast(scores[:, 0] > 0, tf.int64)
-    else:
-        chosen = tf.argmax(scores, -1)
+    chosen = tf.cast(scores[:, 0] > 0, tf.int64) if single else tf.argmax(scores, -1)
     names = np.asarray(labels, np.int64)
     found = chosen if np.array_equal(names, np.arange(len(names))) else tf.gather(tf.constant(names), chosen)
     kind = str(call.get("post_transform", "NONE"))

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from shareflow.compiler.front.onnx_ops.call import Call, Value, computes, positive, tensor_of
+from shareflow.compiler.front.onnx_ops.laid import Laid
 
 MOST_STEPS = 10_000
 
@@ -47,15 +48,13 @@ def _scan(call: Call) -> tuple[Value, ...]:
     outputs = call.outputs - states
     state = [call.value(i) for i in range(states)]
     scanned = [call.tensor(states + i) for i in range(count)]
-    axes = [positive(int(a), len(x.shape), call) for a, x in zip(_of(call, "scan_input_axes", count), scanned, strict=True)]
+    given = _of(call, "scan_input_axes", count)
+    axes = [positive(axis, len(x.shape), call) for axis, x in zip(given, scanned, strict=True)]
     backwards = _of(call, "scan_input_directions", count)
     rows = [tf.unstack(x, axis=a)[:: -1 if b else 1] for x, a, b in zip(scanned, axes, backwards, strict=True)]
-    call.checked([min(len(rows[0]), 1 << 28)])
     if len(rows[0]) > MOST_STEPS:
         raise call.refuse(f"takes {len(rows[0]):,} steps.", f"Each is a part of the program: {MOST_STEPS:,} at most.")
     collected: list[list[Value]] = [[] for _ in range(outputs)]
-    from shareflow.compiler.front.onnx_ops.laid import Laid
-
     for parts in zip(*rows, strict=True):
         results = call.body("body", [*state, *(Laid(part) for part in parts)])
         state = results[:states]

@@ -107,7 +107,9 @@ def _conv_transpose(call: Call) -> Laid:
     return Laid(last=tf.nn.bias_add(result, call.tensor(2)) if call.has(2) else result)
 
 
-def _crop(call: Call, places: tuple[int, ...], strides: list[int], full: list[int], extra: list[int]) -> list[tuple[int, int]]:
+def _crop(
+    call: Call, places: tuple[int, ...], strides: list[int], full: list[int], extra: list[int]
+) -> list[tuple[int, int]]:
     """What is left out of the whole result before and after, for each axis."""
     rank = len(places)
     kind = call.get("auto_pad", "NOTSET")

@@ -236,7 +236,8 @@ def _selu(call: Call) -> Value:
 
 @computes("HardSigmoid")
 def _hard_sigmoid(call: Call) -> Value:
-    return together(functools.partial(hard_sigmoid, alpha=call.get("alpha", 0.2), beta=call.get("beta", 0.5)), [call.value(0)])
+    alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
+    return together(lambda x: hard_sigmoid(x, alpha, beta), [call.value(0)])
 
 
 def hard_sigmoid(x: tf.Tensor, alpha: float, beta: float) -> tf.Tensor:

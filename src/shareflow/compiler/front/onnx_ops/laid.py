@@ -1,8 +1,8 @@
 """Tensors that know how they lie: with their axes as ONNX says, or with channels last.
 
-ONNX has channels second, TensorFlow computes on channels last. A convolution leaves its result as it made it; what works
-element by element takes it as it lies; whoever needs ONNX's order asks for it. So axes move at the ends of a network
-alone, not around each layer.
+ONNX has channels second, TensorFlow computes on channels last. A convolution leaves its result as it made it; what
+works element by element takes it as it lies; whoever needs ONNX's order asks for it. So axes move at the ends of a
+network alone, not around each layer.
 """
 
 from __future__ import annotations

@@ -55,14 +55,15 @@ def _einsum(call: Call) -> tf.Tensor:
     if len(values) == 1:
         return tf.einsum(equation, values[0])
     # Two at a time, from the left.
-    *terms, result = re.split(",|->", equation)
-    if any("." in term for term in (*terms, result)) or len(values) == 2:
+    *parts, result = re.split(",|->", equation)
+    if any("." in part for part in (*parts, result)) or len(values) == 2:
         return tf.einsum(equation, *values)
-    left, value = terms[0], values[0]
-    for k in range(1, len(terms)):
-        later = set("".join(terms[k + 1 :]) + result)
-        kept = result if k == len(terms) - 1 else "".join(c for c in string.ascii_letters if c in {*left, *terms[k]} & later)
-        value = tf.einsum(f"{left},{terms[k]}->{kept}", value, values[k])
+    left, value = parts[0], values[0]
+    for k, part in enumerate(parts[1:], 1):
+        later = set("".join(parts[k + 1 :]) + result)
+        kept = "".join(c for c in string.ascii_letters if c in {*left, *part} & later)
+        kept = result if k == len(parts) - 1 else kept
+        value = tf.einsum(f"{left},{part}->{kept}", value, values[k])
         left = kept
     return value
 

@@ -57,7 +57,8 @@ def _dilated(call: Call, x: tf.Tensor, at: Window) -> tf.Tensor:
     for place in itertools.product(*map(range, at.kernel)):
         starts = [i * d for i, d in zip(place, at.dilations, strict=True)]
         cut = [slice(a, a + n, s) for a, n, s in zip(starts, ends, at.strides, strict=True)]
-        parts.append(x[(slice(None), *cut, slice(None))])
+        whole = slice(None)
+        parts.append(x[tuple([whole, *cut, whole])])
     return functools.reduce(tf.maximum, parts)
 
 

@@ -43,10 +43,12 @@ def _resize(call: Call) -> Value:
 
 def _wanted(call: Call, shape: tuple[int, ...]) -> tuple[list[float], list[int]]:
     """Scales and sizes of all axes."""
+    given: np.ndarray | None = None
+    sizes: np.ndarray | None = None
     if "scales" in call.attributes:
-        given, sizes = np.asarray(call.get("scales")), None
+        given = np.asarray(call.get("scales"))
     elif call.op == "Upsample" or call.opset < 11:
-        given, sizes = call.public(1, "scales"), None
+        given = call.public(1, "scales")
     else:
         given = call.public(2, "scales") if call.has(2) else None
         sizes = call.public(3, "sizes") if call.has(3) else None

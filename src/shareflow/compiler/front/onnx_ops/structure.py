@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from shareflow.compiler.front.onnx_ops.call import Call, Value, computes, positive, tensor_of
 from shareflow.compiler.front.onnx_ops.laid import Laid
+from shareflow.errors import UnsupportedModelError
 
 # By ONNX's numbers. Half precision is computed in single.
 TYPES = {
@@ -33,13 +34,11 @@ def type_of(number: int, call: Call | None = None, what: str = "a value") -> str
         UnsupportedModelError: strings, complex numbers, and what else has no private form.
     """
     if number not in TYPES:
-        from shareflow.errors import UnsupportedModelError
-
         where = f"{call.title}: " if call else ""
         kinds = {8: "strings", 14: "complex numbers", 15: "complex numbers"}
         raise UnsupportedModelError(
-            f"{where}{what} is of {kinds.get(number, f'ONNX type {number}')}; values are real or whole numbers or truth "
-            "values. Convert before the export."
+            f"{where}{what} is of {kinds.get(number, f'ONNX type {number}')}; values are numbers, or true "
+            "and false. Convert before the export."
         )
     return TYPES[number]
 
@@ -80,7 +79,7 @@ def _constant_of_shape(call: Call) -> np.ndarray:
 def _range(call: Call) -> np.ndarray:
     start, limit, step = (call.public(i, "a limit").reshape(-1)[0] for i in range(3))
     call.checked([max(int(np.ceil((limit - start) / step)), 0)])
-    return np.arange(start, limit, step, np.result_type(start))
+    return np.asarray(np.arange(start, limit, step), start.dtype)
 
 
 @computes("EyeLike")

@@ -59,9 +59,9 @@ def window(call: Call, extents: Sequence[int], kernel: Sequence[int]) -> Window:
     if min(*kernel, *strides, *dilations, 1) < 1 or min(pads) < 0:
         raise call.refuse("has windows, steps or padding below what there can be.", "Export the model again.")
     if kind in ("SAME_UPPER", "SAME_LOWER"):
-        pairs = tuple(
-            same(n, k, s, d, kind == "SAME_LOWER") for n, k, s, d in zip(extents, kernel, strides, dilations, strict=True)
-        )
+        lower = kind == "SAME_LOWER"
+        each = zip(extents, kernel, strides, dilations, strict=True)
+        pairs = tuple(same(n, k, s, d, lower) for n, k, s, d in each)
     elif kind == "VALID":
         pairs = ((0, 0),) * rank
     else:
