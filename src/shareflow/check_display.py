@@ -73,7 +73,7 @@ def drift_sentences(check: Check) -> list[str]:
         which, layer = check.drift
         found.append(
             f"Drift begins in layer '{layer.name}' ({layer.op}), {_NAMES[which]}: errors up to {layer.own[which]:.2g} "
-            f"of max(1, its largest value), {layer.before[which]:.2g} before it."
+            f"of its largest value, {layer.before[which]:.2g} before it."
         )
     for layer in check.overflowing[:1]:
         found.append(

@@ -140,13 +140,14 @@ def test_chosen_bits_mend_it(samples):
 
 
 def test_a_planted_loss_of_small_weights_is_found(samples):
-    # Weights below one unit of fixed point become 0, and the next layer makes what is left large again.
+    # Weights below one unit of fixed point become 0, and the next layer would make what they give large again.
     model = network(2.0**-20)
     kernel, bias = model.get_layer("scores").get_weights()
     model.get_layer("scores").set_weights([kernel * 2.0**20, bias])
     found = checked(model, samples, bits=16, private=False)
     assert not found.passed
-    assert found.drift[1].name == "scores"
+    assert found.drift[1].name == "two"
+    assert not found.overflowing
 
 
 def test_tolerance_decides(samples):
@@ -197,6 +198,24 @@ def test_whole_numbers_are_compared_as_they_are(samples):
 def test_a_weight_that_cannot_be_encoded_ends_it(samples):
     with pytest.raises(EncodingError, match="Parameter 'two/kernel'"):
         checked(network(2.0**50), samples, bits=16)
+
+
+def test_a_mean_in_the_weights_after_it_leaves_them_their_bits():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((7, 7, 4)),
+            layers.Conv2D(64, 1, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5, name="scores"),
+        ]
+    )
+    samples = np.random.default_rng(0).normal(size=(4, 7, 7, 4)).astype(np.float32)
+    private = Model(source_of(model), "owner", "client", sf.FixedPoint())
+    kernel, given = private.parameters(2)["scores/kernel"], model.get_layer("scores").kernel.numpy()
+    # Divided by all 49 they would have five bits less, and the scores an error of twenty units.
+    assert np.allclose(kernel, given * 16 / 49, rtol=1e-4)
+    assert checked(model, samples, private=False).results[0].errors[PLAIN].largest < 6 * 2.0**-16
 
 
 # --- the command ----------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class LayerCheck:
         used_bits: of the 62 that there are, by any of its steps.
         overflows: whether a step of it is beyond what is allowed.
         errors: from floating point, for ``plain`` and ``private``.
-        own: the same of the step of this layer that is worst, as a share of max(1, the step's largest value).
+        own: the same of the step of this layer that is worst, as a share of that step's largest value.
         before: the largest such share among what the layer takes from others.
     """
 
@@ -125,10 +125,13 @@ class Check:
 
     @property
     def drift(self) -> tuple[str, LayerCheck] | None:
-        """Where it begins, and in which of the two: the first layer whose error is beyond the tolerance.
+        """Where a failed check begins to fail, and in which of the two.
 
-        A layer that makes it many times larger than what it took goes before one where it only added up.
+        The first layer whose error, as a share of its largest value, is beyond the tolerance; one that took what was
+        many times better goes before one where errors only added up.
         """
+        if self.passed:
+            return None
         for which in self.compared:
             beyond = [layer for layer in self.layers if layer.own[which] > self.tolerance]
             jumps = [layer for layer in beyond if layer.own[which] > _JUMP * layer.before[which]]
@@ -227,7 +230,7 @@ def check(
     parameters = {
         which: shared_parameters(compiled, values, model.owner, protocol) for which, protocol in protocols.items()
     }
-    seen = _Seen(compiled, tuple(protocols))
+    seen = _Seen(compiled, tuple(protocols), 2.0**-model.point.fractional_bits)
     with bar(progress) as shown:
         task = shown.add_task("checking", total=given.number_of_batches(batch) * (1 + len(protocols)))
         for new, inputs in given.batches(batch):
@@ -264,6 +267,7 @@ class _Seen:
 
     compiled: PrivateGraph
     compared: tuple[str, ...]
+    unit: float
     errors: dict[tuple[str, Output], Error] = field(default_factory=dict)
     sizes: dict[Output, float] = field(default_factory=dict)
     result_errors: dict[tuple[str, str], Error] = field(default_factory=dict)
@@ -340,7 +344,9 @@ class _Seen:
     def _largest_share(self, which: str, outputs: set[Output]) -> float:
         # A bit that is flipped where two values tie is no drift.
         numbers = [output for output in outputs if output.dtype != "bool" and (which, output) in self.errors]
-        return max((_share(self.errors[which, o].largest, self.sizes.get(o, 0.0)) for o in numbers), default=0.0)
+        return max(
+            (self.errors[which, o].largest / max(self.sizes.get(o, 0.0), self.unit) for o in numbers), default=0.0
+        )
 
     def results(self) -> list[ResultCheck]:
         """Results in order."""

@@ -32,8 +32,8 @@ def _visit(node: Node, at: Sweep) -> Replacement:
         return None
     if not all_take(at, result):
         return None
-    # Most of the division moves the point, which is free as far as factors may have spare bits: weights that were divided
-    # by all of a large count would have few bits left.
+    # Most of the division moves the point, which is free as far as factors may have spare bits: weights that were
+    # divided by all of a large count would have few bits left.
     moved = 1 << min(SPARE_BITS, count.bit_length() - 1)
     inverse = at.build.constant(moved / count, x.dtype)
     at.did("division into the layers after")
