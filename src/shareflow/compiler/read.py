@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from shareflow.compiler.composite import plain_meaning
+from shareflow.compiler.decompositions import DECOMPOSITIONS
 from shareflow.compiler.evaluate import evaluate
 from shareflow.compiler.graph import INPUT, PARAMETER, Builder, Graph, Node, Output
 from shareflow.compiler.inference import attributes_of, compute, result_types
@@ -271,6 +272,8 @@ class _Reader:
         if op in _SHAPES:
             return self._shape(operation, given)
         attributes = attributes_of(operation)
+        if op in DECOMPOSITIONS:
+            return DECOMPOSITIONS[op](self.build, attributes, *given)
         simpler = without_negative_zero(op, given, self.build)
         if simpler is not None:
             return [simpler]

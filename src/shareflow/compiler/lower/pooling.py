@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,6 +14,8 @@ from shareflow.compiler.lower.linear import channels_come_first, moving, padding
 from shareflow.nn import pooling
 from shareflow.nn.elementary import divide, exp, log, rsqrt, sqrt
 from shareflow.nn.linear import channels_first, channels_last
+from shareflow.nn.reduction import reduce_max
+from shareflow.protocol.arithmetic import stack
 from shareflow.protocol.tensor import PrivateTensor
 
 
@@ -31,6 +34,21 @@ def _average_pool(node: Node, x: PrivateTensor) -> Value:
     compute = pooling.avg_pool2d if node.op == "AvgPool" else pooling.avg_pool3d
     size, strides = (moving(node, node.attributes[name], name) for name in ("ksize", "strides"))
     return _placed(node, x, lambda images: compute(images, size, strides, padding(node)))
+
+
+@lowers("Dilation2D")
+def _dilation(node: Node, x: Value, kernel: Value) -> Value:
+    # The maximum over each window of what stands there plus the kernel.
+    if node.attributes["padding"] != "VALID":
+        raise refuse(node, "outside of the image there is nothing to add to.", "Pad the image before, and use VALID.")
+    strides, rates = node.attributes["strides"][1:3], node.attributes["rates"][1:3]
+    rows, columns = node.shapes[0][1:3]
+    views = []
+    for i, j in itertools.product(range(kernel.shape[0]), range(kernel.shape[1])):
+        top, left = i * rates[0], j * rates[1]
+        bottom, right = top + (rows - 1) * strides[0] + 1, left + (columns - 1) * strides[1] + 1
+        views.append(x[:, top : bottom : strides[0], left : right : strides[1]] + kernel[i, j])
+    return reduce_max(stack(views), 0)
 
 
 @lowers("LRN")
