@@ -18,7 +18,7 @@ from shareflow.audit.view import Audit, audit
 from shareflow.errors import PlacementError, PlanError, RandomnessError, ShapeError
 from shareflow.party.party import Party
 from shareflow.party.session import in_trace
-from shareflow.protocol.choices import current_choices
+from shareflow.protocol.choices import Chooser, current_choices
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, richest
 from shareflow.runtime.current import Runtime, current_runtime
@@ -227,6 +227,10 @@ class Function(Generic[F]):
     def audit(self, *arguments: Any, **options: Any) -> Audit:
         """What each party's messages can tell it in one call with arguments of this form, proved from the graph."""
         return self.trace(*arguments, **options).audit
+
+    def forget(self, chooser: Chooser) -> None:
+        """Drops what was traced while this one was asked for variants: it decided then, and none will call it."""
+        self._traced = {key: traced for key, traced in self._traced.items() if key[-1] is not chooser}
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:

@@ -158,8 +158,8 @@ def plan(entries: Mapping[str, Entry], protocol: Protocol | None = None) -> Plan
 
 
 def _settings(protocol: SPDZ) -> str:
-    choices = current_choices()
-    made = f", choices={choices.table!r}" if choices else ""
+    table = current_choices().table
+    made = f", choices={table!r}" if table else ""
     return f"truncation={protocol.truncation!r}, comparison={protocol.comparison!r}{made}"
 
 

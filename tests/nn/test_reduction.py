@@ -28,7 +28,7 @@ from nearness import ROWS as ALL
 import shareflow as sf
 from shareflow import nn
 from shareflow.errors import EncodingError, PlacementError, ShapeError
-from shareflow.nn.reduction import _network
+from shareflow.nn.reduction import sorting_network
 
 UNIT = 2.0**-16
 NAMES = ["reduce_max(x), of 16", "reduce_min(x), of 16", "argmax(x), of 16", "argmin(x), of 16", "sort(x), of 16"]
@@ -109,7 +109,7 @@ def test_any_length(count, rng):
 def test_the_network_sorts_every_row_of_bits(count):
     # By the zero-one principle it then sorts everything; no place is compared twice in a layer.
     rows = np.array(list(itertools.product((0, 1), repeat=count)))
-    for low, high in _network(count):
+    for low, high in sorting_network(count):
         assert len({*low, *high}) == len(low) + len(high)
         rows[:, low], rows[:, high] = np.maximum(rows[:, low], rows[:, high]), np.minimum(rows[:, low], rows[:, high])
     assert np.all(np.diff(rows, axis=1) <= 0)

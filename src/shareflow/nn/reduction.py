@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from shareflow.errors import ShapeError
 from shareflow.nn.ranking import BINARY, NETWORK, RANKING, Maximum, Sorting, in_order, larger, tournament
@@ -62,9 +63,8 @@ def one_hot(places: Any, depth: int, axis: int = -1) -> PrivateTensor:
         raise ShapeError(f"The depth of a one-hot vector is a whole number of at least 1; got {depth!r}.")
     along = one_axis(axis, places.ndim + 1)
     if isinstance(places.share, Known):
-        reached = concat([(places >= j)[None] for j in range(1, depth)] or [(places * 0)[None]], 0)
-    else:
-        reached = stacked_at_least(places, range(1, max(depth, 2)), bound=float(depth + 1))
+        return places.known_as(lambda value: tf.one_hot(tf.cast(value, tf.int64), depth, axis=along, dtype=value.dtype))
+    reached = stacked_at_least(places, range(1, max(depth, 2)), bound=float(depth + 1))
     reached = reached[: depth - 1]
     ones = public_beside(places, np.ones((1, *places.shape)))
     below, above = concat([ones, reached], 0), concat([reached, ones * 0], 0)
@@ -124,7 +124,7 @@ def _sorted(
         if chosen_variant(site, NETWORK) == RANKING:
             values, places = in_order(values, places, wanted, bound)
             return values.transpose(back), None if places is None else places.transpose(back)
-    for low, high in _network(count):
+    for low, high in sorting_network(count):
         still = sorted(set(range(count)) - {*low, *high})
         order = np.argsort([*low, *high, *still])
         left, right = values.take(low), values.take(high)
@@ -138,7 +138,7 @@ def _sorted(
     return values.transpose(back), None if places is None else places.transpose(back)
 
 
-def _network(count: int) -> list[tuple[list[int], list[int]]]:
+def sorting_network(count: int) -> list[tuple[list[int], list[int]]]:
     """Layers of Batcher's odd-even merge sort for any count (Knuth, TAOCP 3, 5.2.2, algorithm M)."""
     layers = []
     top = 1 << max((count - 1).bit_length() - 1, 0)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from shareflow.errors import ProtocolError
 
 V = TypeVar("V")
+C = TypeVar("C", bound="Chooser")
 
 
 class Site(abc.ABC):
@@ -27,9 +28,29 @@ class Site(abc.ABC):
         """Raises a ProtocolError where this is no variant of it, which names the rule and what was given."""
 
 
+class Chooser(abc.ABC):
+    """Who is asked for variants. ``with chooser:`` has what is traced inside the block computed so."""
+
+    @abc.abstractmethod
+    def variant(self, site: Site, default: Any) -> Any:
+        """What is chosen for a site, or the default."""
+
+    @property
+    @abc.abstractmethod
+    def table(self) -> tuple[tuple[Site, Any], ...]:
+        """Pairs of a site and its variant, for those sites that do not take their default."""
+
+    def __enter__(self: C) -> C:
+        _entered.set((*_entered.get(), self))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        _entered.set(_entered.get()[:-1])
+
+
 @dataclass(frozen=True)
-class Choices:
-    """Variants by site. ``with choices:`` has what is traced inside the block computed so.
+class Choices(Chooser):
+    """Variants by site, as they were decided.
 
     Args:
         table: pairs of a site and its variant; sites that are not named take their default.
@@ -38,7 +59,7 @@ class Choices:
         ProtocolError: a variant that is none of its site, or a site named twice.
     """
 
-    table: tuple[tuple[Site, Any], ...] = ()
+    table: tuple[tuple[Site, Any], ...] = ()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for site, variant in self.table:
@@ -56,7 +77,6 @@ class Choices:
         return cls(tuple(sorted(variants.items(), key=repr)))
 
     def variant(self, site: Site, default: Any) -> Any:
-        """What was chosen for a site, or the default."""
         return next((variant for other, variant in self.table if other == site), default)
 
     def __bool__(self) -> bool:
@@ -65,21 +85,14 @@ class Choices:
     def __str__(self) -> str:
         return "; ".join(f"{site}: {variant}" for site, variant in self.table) or "defaults"
 
-    def __enter__(self) -> Choices:
-        _entered.set((*_entered.get(), self))
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        _entered.set(_entered.get()[:-1])
-
 
 NONE = Choices()
 # Innermost last; each thread has its own.
-_entered: ContextVar[tuple[Choices, ...]] = ContextVar("choices", default=())
+_entered: ContextVar[tuple[Chooser, ...]] = ContextVar("choices", default=())
 
 
-def current_choices() -> Choices:
-    """Those of the innermost ``with choices:``, else none."""
+def current_choices() -> Chooser:
+    """Who is asked in the innermost such block; elsewhere nothing is chosen."""
     return _entered.get()[-1] if _entered.get() else NONE
 
 
