@@ -12,7 +12,7 @@ import typer
 from rich.console import Console, Group
 from typer.core import TyperGroup
 
-from shareflow import cli_check, cli_parties
+from shareflow import cli_calibrate, cli_check, cli_parties
 from shareflow.cli_files import check_writable, load_model, read_labels, show_scores, write_scores
 from shareflow.errors import ShareflowError
 
@@ -252,6 +252,7 @@ def worker(
 
 
 cli_parties.add_to(app)
+cli_calibrate.add_to(app)
 cli_check.add_to(app)
 
 

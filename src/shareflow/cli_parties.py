@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from shareflow.cli_calibrate import NETWORK_HELP, show_choice
 from shareflow.cli_files import check_writable, load_model, read_labels, show_scores
 from shareflow.errors import ConfigError, DataError, PlanError
 
@@ -72,12 +74,14 @@ def compile_plan(
         float | None,
         typer.Option(min=1, help="Compare only so many times the calibration's ranges: cheaper, and wrong beyond it."),
     ] = None,
+    network: Annotated[str | None, typer.Option(help=NETWORK_HELP)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that is another one.")] = False,
 ) -> None:
     """Compile a model to a plan: the file that all parties check, and of which each runs its part."""
     import shareflow as sf
     from shareflow.compiler.calibration import USUAL_BITS, Calibration
     from shareflow.compiler.compile_model import BATCH_SIZES, compile_model
+    from shareflow.compiler.cost.choose import choose_plan
     from shareflow.parties import require_audited
     from shareflow.plan_audit import audited
 
@@ -88,7 +92,8 @@ def compile_plan(
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(bits))
     keras_model = load_model(model)
     with console.status("tracing and auditing"):
-        plan = compile_model(
+        make = functools.partial(
+            compile_model,
             keras_model,
             owner=owner,
             client=client,
@@ -97,10 +102,14 @@ def compile_plan(
             calibration=ranges,
             trust_ranges=trust_ranges,
         )
+        choice = choose_plan(make, protocol, network) if network else None
+        plan = choice.plan if choice else make()
         audit = audited(plan)
         require_audited(plan, audit)
     _write_plan(plan, out, force)
     _show_plan(console, plan, audit)
+    if choice:
+        show_choice(console, choice)
     console.print(f"The plan is in {out}.", highlight=False, soft_wrap=True)
 
 

@@ -10,17 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from shareflow.compiler.calibration import Calibration
+from shareflow.compiler.cost.choose import choose_plan
+from shareflow.compiler.cost.network import Network
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.model import Model, source_of
 from shareflow.compiler.optimistic import require_rare_failures
 from shareflow.compiler.parameters import check_same_parameters
 from shareflow.compiler.private_graph import finish
 from shareflow.compiler.scope import scope_name
-from shareflow.errors import EncodingError, UnsupportedModelError
+from shareflow.errors import EncodingError, PlanError, UnsupportedModelError
 from shareflow.party.party import Party
 from shareflow.planning import Entry, Input, plan
 from shareflow.protocol.default import current_protocol
 from shareflow.protocol.protocol import Protocol
+from shareflow.protocol.spdz import SPDZ
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.runtime.plan import Plan
 
@@ -43,6 +46,7 @@ def compile_model(
     protocol: Protocol | None = None,
     calibration: Calibration | None = None,
     trust_ranges: float | None = None,
+    network: str | Network | None = None,
 ) -> Plan:
     """A plan with two entries: ``load`` takes the owner's weights and keeps them as masked shares; ``predict`` takes
     one sample of a client, and gives it the scores.
@@ -61,6 +65,8 @@ def compile_model(
         calibration: of the model on samples (docs/accuracy.md): a layer that overflows is refused.
         trust_ranges: with a calibration, comparisons look at so many times the samples' range alone: cheaper, and wrong
             for a value beyond.
+        network: between the parties; comparisons and maxima are then computed as takes the least time on it
+            (:func:`shareflow.choose`).
 
     Raises:
         UnsupportedModelError: the model, or an op of it, cannot be made private; or optimistic truncation would fail
@@ -81,7 +87,15 @@ def compile_model(
         prepared = prepared.calibrated(calibration, trust_ranges)
     elif trust_ranges is not None:
         raise EncodingError("Trusting ranges takes a calibration that has them; there is none. Calibrate on samples.")
-    return plan(entries_of(prepared, batch_sizes, meeting), meeting)
+
+    def make() -> Plan:
+        return plan(entries_of(prepared, batch_sizes, meeting), meeting)
+
+    if network is None:
+        return make()
+    if not isinstance(meeting, SPDZ):
+        raise PlanError(f"A plan is for parties on their own, and so for SPDZ; got {type(meeting).__name__}.")
+    return choose_plan(make, meeting, network).plan
 
 
 def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:
