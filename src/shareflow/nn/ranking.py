@@ -147,13 +147,11 @@ def _level(values: PrivateTensor, places: Any, width: int, bound: float | None) 
     for groups, size in group_sizes(values.shape[0], width):
         part = slice(begin, begin + groups * size)
         begin += groups * size
-        winner, place = _winners(
-            *(
-                None if x is None else x[part].reshape(groups, size, math.prod(rest)).transpose(1, 0, 2)
-                for x in (values, places)
-            ),
-            bound,
+        own, own_places = (
+            None if x is None else x[part].reshape(groups, size, math.prod(rest)).transpose(1, 0, 2)
+            for x in (values, places)
         )
+        winner, place = _winners(own, own_places, bound)
         best.append(winner.reshape(groups, *rest))
         best_places.append(None if place is None else place.reshape(groups, *rest))
     return concat(best, 0), None if places is None else concat(best_places, 0)

@@ -59,7 +59,7 @@ class Choices(Chooser):
         ProtocolError: a variant that is none of its site, or a site named twice.
     """
 
-    table: tuple[tuple[Site, Any], ...] = ()  # type: ignore[assignment]
+    table: tuple[tuple[Site, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for site, variant in self.table:

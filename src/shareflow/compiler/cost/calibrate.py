@@ -70,8 +70,8 @@ def _programs(sizes: Sequence[int]) -> Iterator[Case]:
         yield f"sum of products {size}", none, lambda x, y: (x * y + x * 0.5).sum().at_scale(16), ((size,), (size,))
         yield f"chain {size}", none, lambda x, y: ((x * y).at_scale(16) * y).at_scale(16), ((size,), (size,))
     for rows, inner, columns in ((1, 256, 64), (32, 512, 128), (128, 1024, 256)):
-        shapes = ((rows, inner), (inner, columns))
-        yield f"matrix product {rows} x {inner} x {columns}", none, lambda x, y: x @ y, shapes
+        name = f"matrix product {rows} x {inner} x {columns}"
+        yield name, none, lambda x, y: x @ y, ((rows, inner), (inner, columns))
     for width, channels in ((14, 8), (28, 16)):
         shapes = ((1, width, width, channels), (3, 3, channels, 2 * channels))
         yield f"convolution {width} x {width} x {channels}", none, lambda x, y: nn.conv2d(x, y), shapes

@@ -102,7 +102,8 @@ def choose(
         function: made by :func:`shareflow.function`.
         arguments: of the form that it will be called with.
         network: "here" (one process), "loopback", "lan", "wan", "RTT,BANDWIDTH" such as "40ms,100Mbit", or a Network.
-        offline: whether the dealer's part counts, too. By default where parties share a process; elsewhere it runs ahead.
+        offline: whether the dealer's part counts, too. By default where parties share a process: else it runs
+            ahead.
         speeds: of the machines; by default those that `shareflow calibrate` measured, or those that came along.
 
     Raises:

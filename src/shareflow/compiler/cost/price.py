@@ -205,7 +205,7 @@ def small_bits(bound: int) -> int:
 
 
 def level(count: int, width: int, lines: int, bits: int, places: bool, comparisons: Comparisons) -> Price:
-    """One level of a maximum by groups of a size. Where the place alone is wanted, no value is chosen in the last one."""
+    """One level of a maximum by groups of a size. Where only the place is wanted, the last one chooses no value."""
     price = Price()
     for groups, size in group_sizes(count, width):
         if size == 2:

@@ -46,7 +46,7 @@ class Speeds:
         good = all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values)
         if len(self.seconds) != len(KINDS) or not good:
             raise DataError(
-                f"Speeds are seconds of zero or more for each of {', '.join(KINDS)}, for a start and for a message; got "
+                f"Speeds are seconds of zero or more for each of {', '.join(KINDS)}, a start and a message; got "
                 f"{self.seconds}, {self.start} and {self.message}. Measure them anew: shareflow calibrate."
             )
 
