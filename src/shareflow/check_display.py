@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shareflow.compiler.calibration import MOST_BITS
 from shareflow.compiler.check import Check, LayerCheck
 from shareflow.compiler.overflow import MARGIN_BITS
 from shareflow.compiler.watch import TRUNCATED_BITS
@@ -75,6 +76,10 @@ def drift_sentences(check: Check) -> list[str]:
             f"Drift begins in layer '{layer.name}' ({layer.op}), {_NAMES[which]}: errors up to {layer.own[which]:.2g} "
             f"of its largest value, {layer.before[which]:.2g} before it."
         )
+        room = TRUNCATED_BITS - MARGIN_BITS - max(layer.used_bits for layer in check.layers)
+        bits = min(check.calibration.fractional_bits + int(room // 2), MOST_BITS)
+        if not check.overflowing and bits > check.calibration.fractional_bits:
+            found.append(f"No layer overflows, and there is room: more fractional bits round less. Try --bits {bits}.")
     for layer in check.overflowing[:1]:
         found.append(
             f"Layer '{layer.name}' takes {layer.used_bits:.1f} of {TRUNCATED_BITS} bits, of which {MARGIN_BITS} are "

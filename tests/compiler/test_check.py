@@ -237,6 +237,12 @@ def test_the_command_fails_and_points(files):
     assert "Failed" in text
 
 
+def test_the_command_says_that_more_bits_round_less(files):
+    result = run(files / "fine.keras", files / "samples.npz", "--bits", 8, "--no-private", "--tolerance", 1e-6)
+    assert result.exit_code == 1
+    assert "Try --bits 24" in result.stdout
+
+
 def test_the_command_chooses_bits(files):
     assert run(files / "huge.keras", files / "samples.npz", "--no-private").exit_code == 0
 

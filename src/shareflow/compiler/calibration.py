@@ -32,8 +32,8 @@ from shareflow.ring.fixed_point import FixedPoint
 if TYPE_CHECKING:
     from shareflow.compiler.model import Model
 
-# The bounds of a search for fractional bits.
-LEAST_BITS, USUAL_BITS = 8, 16
+# What an encoding can have, and the bound of a search where none is given.
+LEAST_BITS, USUAL_BITS, MOST_BITS = 8, 16, 24
 _FORMAT = "shareflow calibration 1"
 # A scale grows by this many bits at most where the encoding gets one more: so a search never leaps over what fits.
 _STEEPEST = 3
