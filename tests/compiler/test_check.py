@@ -183,6 +183,18 @@ def test_several_inputs_and_results():
     assert sorted(len(result.agreeing) for result in found.results) == [0, 1]
 
 
+def test_inputs_of_two_parties_meet_in_the_protocol():
+    def product(x, y):
+        return x * y + 1
+
+    arguments = {"x": Argument((3,), "float32"), "y": Argument((3,), "float32")}
+    model = Model(source_of(product, arguments), "owner", "client", sf.FixedPoint(), {"y": "bank"})
+    rng = np.random.default_rng(0)
+    found = checked(model, {name: rng.random((4, 3)) for name in arguments}, bits=12)
+    assert found.passed
+    assert found.results[0].errors[PRIVATE].largest > 0
+
+
 def test_whole_numbers_are_compared_as_they_are(samples):
     scores = network(final=None)
 
