@@ -181,13 +181,15 @@ def test_a_file_that_is_no_model(tmp_path, name, content):
 
 
 def test_a_folder_that_is_no_model(tmp_path):
-    assert "no model that Keras can load" in fails("predict", tmp_path, tmp_path)
+    assert "a folder without saved_model.pb" in fails("predict", tmp_path, tmp_path)
 
 
 def test_a_model_that_cannot_be_private(tmp_path):
-    keras.Sequential([keras.Input((4, 3)), layers.LSTM(2, name="memory")]).save(tmp_path / "m.keras")
+    model = keras.Sequential([keras.Input((), dtype="string"), layers.StringLookup(vocabulary=["a"])])
+    model.save(tmp_path / "m.keras")
     text = fails("predict", tmp_path / "m.keras", tmp_path)
-    assert text.startswith("UnsupportedModelError: LSTM 'memory' (layer 1 of 1)")
+    assert text.startswith("UnsupportedModelError: An input has real or whole numbers")
+    assert "Texts and look-ups stay outside" in text
 
 
 def test_inputs_that_do_not_exist(model_file, tmp_path):
@@ -234,7 +236,7 @@ def test_samples_beyond_the_encoding(model_file, tmp_path):
     assert "109951" not in text
 
 
-@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.npz"])
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.h5"])
 def test_another_form_of_output(model_file, tmp_path, name):
     assert "--out writes .npy or .csv" in fails("predict", model_file, tmp_path, "--out", tmp_path / name)
 

@@ -43,7 +43,7 @@ def test_what_runs_has_its_reason(project, key):
 
 def test_extras_and_build_have_their_reasons():
     extras = OURS["project"]["optional-dependencies"]
-    assert names([*extras["demo"], *extras["test"], *extras["bench"]]) == set(table(TABLES["extras"]))
+    assert names([*extras["demo"], *extras["test"], *extras["bench"], *extras["onnx"]]) == set(table(TABLES["extras"]))
     builds = [*OURS["build-system"]["requires"], *CLIENT["build-system"]["requires"]]
     assert names([*extras["lint"], *builds]) == set(table(TABLES["build"]))
 
@@ -58,7 +58,7 @@ def test_what_is_imported_is_named(project, folder, own):
     extras = project["project"].get("optional-dependencies", {})
     allowed = {MODULES.get(name, name) for name in declared} | own | set(sys.stdlib_module_names) | {"tomllib"}
     if "demo" in extras:
-        allowed.add("sklearn")  # the demo's, imported where it is there
+        allowed |= {"sklearn", "onnx"}  # of extras, imported where they are there
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

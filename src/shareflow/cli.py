@@ -13,13 +13,22 @@ from rich.console import Console, Group
 from typer.core import TyperGroup
 
 from shareflow import cli_calibrate, cli_check, cli_parties
-from shareflow.cli_files import check_writable, load_model, read_labels, show_scores, write_scores
-from shareflow.errors import ShareflowError
+from shareflow.cli_files import (
+    check_writable,
+    load_source,
+    read_inputs,
+    read_labels,
+    result_shapes,
+    show_scores,
+    write_scores,
+)
+from shareflow.errors import DataError, ShareflowError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from shareflow.audit.cost import Cost
+    from shareflow.compiler.private_model import PrivateModel
 
 _PREDICT_EXAMPLES = (
     "**Examples**\n\n"
@@ -65,18 +74,19 @@ MODEL_OWNER, CLIENT = "model-owner", "client"
 @app.command(epilog=_PREDICT_EXAMPLES)
 def predict(
     ctx: typer.Context,
-    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras). With --config: the inputs.")],
+    model: Annotated[Path, typer.Argument(help="A .keras or .onnx file, or a SavedModel. With --config: the inputs.")],
     inputs: Annotated[
         Path | None, typer.Argument(help="A .npy or .npz array, a PNG or JPEG, or a folder of images.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A client's TOML file: ask the servers that it names, which have the model.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the scores here: .npy, or .csv with names.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write scores here: .npy, .npz, or .csv with names.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples that are predicted together.")] = 32,
     labels: Annotated[Path | None, typer.Option(help="A text file of class names, one a line.")] = None,
     fractional_bits: Annotated[int, typer.Option(min=8, max=24, help="Bits behind the point.")] = 16,
     report: Annotated[bool, typer.Option(help="Show where the time goes, layer by layer.")] = True,
+    signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
 ) -> None:
     """Predict privately: the model's weights and the inputs meet only as secret shares.
 
@@ -84,7 +94,7 @@ def predict(
     inputs and the result to party `client`. With `--config` they run elsewhere, and this process is the client.
     """
     if out:
-        check_writable(out, "--out", (".npy", ".csv"))
+        check_writable(out, "--out", (".npy", ".csv", ".npz"))
     if config is not None:
         if inputs is not None:
             raise typer.BadParameter("with --config the servers have the model; give the inputs alone", ctx)
@@ -93,42 +103,74 @@ def predict(
             if source is not None and source.name != "DEFAULT":
                 raise typer.BadParameter(f"{given} is for predictions in this process; with --config the plan says it")
         names, scores = cli_parties.ask_servers(config, model, labels, Console())
+        results = {"result": scores}
     elif inputs is None:
         raise typer.BadParameter("give a model and inputs, or --config and inputs", ctx)
     else:
-        names, scores = _predict_here(model, inputs, batch_size, labels, fractional_bits, report)
+        names, results = _predict_here(model, inputs, batch_size, labels, fractional_bits, report, signature)
     if out:
-        write_scores(out, names, scores)
+        write_scores(out, names, results)
         Console().print(f"Scores are in {out}.")
 
 
 def _predict_here(
-    model: Path, inputs: Path, batch_size: int, labels: Path | None, fractional_bits: int, report: bool
-) -> tuple[list[str], np.ndarray]:
+    model: Path,
+    inputs: Path,
+    batch_size: int,
+    labels: Path | None,
+    fractional_bits: int,
+    report: bool,
+    signature: str | None,
+) -> tuple[list[str], dict[str, np.ndarray]]:
     import shareflow as sf
-    from shareflow import data, display
+    from shareflow import display
 
     console = Console()
-    keras_model = load_model(model)
-    class_names = read_labels(labels, keras_model.output_shape[-1] if keras_model.built else None) if labels else None
+    source = load_source(model, signature)
+    class_names = None
+    if labels:
+        shapes = result_shapes(source)
+        if len(shapes) != 1:
+            raise DataError(f"--labels is for one result; the model has {', '.join(shapes)}. Leave it out.")
+        (shape,) = shapes.values()
+        class_names = read_labels(labels, shape[-1] if shape else None)
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(fractional_bits))
     began = time.perf_counter()
-    private = sf.private_model(keras_model, owner=MODEL_OWNER, protocol=protocol)
-    names, images = data.load_images(inputs, private.input_shape)
+    private = sf.private_model(source, owner=MODEL_OWNER, protocol=protocol)
+    names, arrays = read_inputs(inputs, source)
     loaded = time.perf_counter()
-    size = min(batch_size, len(images))
-    scores = private.predict(images, receiver=CLIENT, input_owner=CLIENT, batch_size=size, progress=True)
+    size = min(batch_size, len(names)) if source.batched else 1
+    results = _results(private, arrays, size)
     done = time.perf_counter()
-    show_scores(console, names, scores, class_names)
+    for name, scores in results.items():
+        if len(results) > 1:
+            console.print(f"{name}:")
+        show_scores(console, names, scores, class_names)
     console.print(
-        f"{len(images)} private predictions. Loading and sharing the weights took {loaded - began:.2f} s, "
+        f"{len(names)} private predictions. Loading and sharing the weights took {loaded - began:.2f} s, "
         f"predicting {done - loaded:.2f} s, tracing the graph included."
     )
     if report:
         with console.status("measuring layer by layer"):
             measured = private.report(size)
         console.print(display.report_table(measured.layers, measured.total, f"One batch of {size}"))
-    return names, scores
+    return names, results
+
+
+def _results(private: PrivateModel, arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Results by name. A model that was exported for one sample at a time takes them one after the other."""
+    import numpy as np
+
+    def predicted(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = private.predict(given, receiver=CLIENT, input_owner=CLIENT, batch_size=size, progress=True)
+        return found if isinstance(found, dict) else {private.model.source.outputs[0]: found}
+
+    source = private.model.source
+    (name, argument), *more = source.inputs.items()
+    if source.batched or more or arrays[name].shape == argument.shape or arrays[name].shape[1:] != argument.shape[1:]:
+        return predicted(arrays)
+    each = [predicted({name: sample[np.newaxis]}) for sample in arrays[name]]
+    return {key: np.concatenate([one[key] for one in each]) for key in each[0]}
 
 
 @app.command(epilog=_DEMO_EXAMPLE)
@@ -156,13 +198,14 @@ def demo(
     "`shareflow audit digits.plan --json` gives it to scripts."
 )
 def audit(
-    file: Annotated[Path, typer.Argument(help="A plan (.plan), or a trained Keras model (.keras).")],
+    file: Annotated[Path, typer.Argument(help="A plan (.plan), or a trained model: .keras, .h5, .onnx, a SavedModel.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Of a model: samples that are predicted together.")] = 1,
     full: Annotated[bool, typer.Option("--full", help="Show whole orders of removal, paths and layers.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/audit.md tells its fields.")] = False,
     rtt: Annotated[float | None, typer.Option(min=0, help="Predict times: seconds of a round trip.")] = None,
     bandwidth: Annotated[float | None, typer.Option(min=1, help="And bit/s between two parties, each way.")] = None,
     computing: Annotated[float, typer.Option(min=0, help="And seconds of computing, if known.")] = 0.0,
+    signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
 ) -> None:
     """Prove what each party of a private computation can learn, from its graphs alone; nothing is run.
 
@@ -175,7 +218,7 @@ def audit(
         text = "a network has both, a round-trip time and a bandwidth"
         raise typer.BadParameter(text, param_hint="--rtt, --bandwidth")
     try:
-        passed, report, shown, costs = _audited(file, batch_size, full)
+        passed, report, shown, costs = _audited(file, batch_size, full, signature)
         if rtt is not None and bandwidth is not None:
             times = {n: predicted(c, rtt=rtt, bandwidth=bandwidth, computing=computing) for n, c in costs.items()}
             report["predicted"] = {name: {**asdict(time), "seconds": time.seconds} for name, time in times.items()}
@@ -191,7 +234,9 @@ def audit(
         raise typer.Exit(1)
 
 
-def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, Any], Any, dict[str, Cost]]:
+def _audited(
+    file: Path, batch_size: int, full: bool, signature: str | None
+) -> tuple[bool, dict[str, Any], Any, dict[str, Cost]]:
     """Whether a plan or model passes, the report on it for scripts and for people, and what its graphs cost."""
     import shareflow as sf
     from shareflow import audit_display
@@ -206,7 +251,7 @@ def _audited(file: Path, batch_size: int, full: bool) -> tuple[bool, dict[str, A
         report = {"fingerprint": plan.fingerprint, **checked.to_json()}
         costs = {graph.name: graph.cost for graph in checked.graphs}
         return checked.passed, report, audit_display.plan_report(checked, plan.fingerprint, full), costs
-    private = sf.private_model(load_model(file), owner=MODEL_OWNER)
+    private = sf.private_model(load_source(file, signature), owner=MODEL_OWNER)
     found, cost = private.audit(batch_size), private.cost(batch_size)
     report, shown = graph_json(found, cost), audit_display.graph_report(found, cost, full)
     return found.passed, report, shown, {f"batch of {batch_size}": cost}

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from shareflow.cli_files import check_writable
-from shareflow.errors import DataError
-
-if TYPE_CHECKING:
-    from shareflow.compiler.front.source import Source
+from shareflow.cli_files import check_writable, load_source, read_inputs
 
 _EXAMPLES = (
     "**Examples**\n\n"
@@ -29,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check_model(
-    model: Annotated[Path, typer.Argument(help="A trained Keras model (.keras), or the folder of a SavedModel.")],
+    model: Annotated[Path, typer.Argument(help="A trained model: .keras, .h5, .onnx, or the folder of a SavedModel.")],
     samples: Annotated[
         Path, typer.Argument(help="A .npy or .npz array, an image, or a folder of images; .npz for several inputs.")
     ],
@@ -49,6 +45,7 @@ def check_model(
         float | None, typer.Option(min=1, help="Compare only so many times the samples' range; wrong beyond it.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the ranges here (.json).")] = None,
+    signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/accuracy.md tells its fields.")] = False,
 ) -> None:
     """Run samples in floating point, in fixed point and privately, and say in which layer they first differ.
@@ -67,8 +64,8 @@ def check_model(
         raise typer.BadParameter(f"--per-layer finds bits, from 16 down to {LEAST_BITS}; leave out --bits")
     if save:
         check_writable(save, "--save", (".json",))
-    source = _source(model)
-    given = Samples.of(source.inputs, _read_samples(samples, source), count)
+    source = load_source(model, signature)
+    given = Samples.of(source.inputs, read_inputs(samples, source)[1], count)
     began = Model(source, "model-owner", "client", sf.FixedPoint())
     calibration = calibrate(began, given, batch_size, fractional_bits=bits, per_layer=per_layer, progress=not json_)
     if save:
@@ -88,29 +85,3 @@ def check_model(
         Console().print(check_report(found))
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _source(path: Path) -> Source:
-    from shareflow.cli_files import load_model
-    from shareflow.compiler.model import source_of
-
-    return source_of(path if path.is_dir() else load_model(path))
-
-
-def _read_samples(path: Path, source: Source) -> Any:
-    """Arrays by input name: one input is read as `shareflow predict` does, several from an .npz by their names."""
-    from shareflow import data
-
-    (name, argument), *more = source.inputs.items()
-    if not more and argument.dtype.startswith(("float", "bfloat")):
-        return {name: data.load_images(path, argument.shape)[1]}
-    try:
-        arrays = data.read_arrays(path)
-    except DataError:
-        if more and path.is_dir():
-            raise DataError(
-                f"A model with several inputs takes an .npz file with an array for each: {', '.join(source.inputs)}; "
-                f"'{path}' is a folder. Save them with numpy.savez."
-            ) from None
-        raise
-    return arrays if more or set(arrays) == {name} else {name: next(iter(arrays.values()))}

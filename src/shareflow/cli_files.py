@@ -1,42 +1,77 @@
-"""What the command reads and writes: models, class names, scores."""
+"""What the command reads and writes: models, inputs, class names, scores."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shareflow.errors import DataError
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
     from rich.console import Console
+
+    from shareflow.compiler.front.source import Source
 
 # A terminal's worth of predictions; a file takes all of them.
 _SHOWN_ROWS = 100
 
 
-def load_model(path: Path) -> keras.Model:
-    """A Keras model from a file.
+def load_source(path: Path, signature: str | None = None) -> Source:
+    """The model in a .keras, .h5, .onnx or .pb file, or in the folder of a SavedModel.
 
     Raises:
-        DataError: there is none, or Keras cannot load it.
+        DataError: there is none, or it cannot be loaded.
+        UnsupportedModelError: it cannot be made private, or has no such signature.
     """
-    import keras
+    from shareflow.compiler.model import source_of
 
-    # Registers the layers that a model may hold.
-    from shareflow import keras_layers  # noqa: F401
+    return source_of(path, signature=signature)
 
-    if not path.exists():
-        raise DataError(f"There is no model at '{path}'. Save one with model.save('model.keras').")
+
+def result_shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's results by name, for one sample."""
+    return {name: tuple(t.shape) for name, t in zip(source.outputs, source.trace(1).outputs, strict=True)}
+
+
+def read_inputs(path: Path, source: Source) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Names of samples, and arrays by input name.
+
+    One input of real numbers is read from an array, an image or a folder of images; whole numbers, and several inputs,
+    from arrays: an .npz by their names.
+
+    Raises:
+        DataError: the path cannot be read, or does not hold what the model takes.
+    """
+    from shareflow import data
+
+    (name, argument), *more = source.inputs.items()
+    if not more and argument.dtype.startswith(("float", "bfloat")):
+        # An export for one sample at a time has its batch axis in its shape.
+        single = not argument.batched and len(argument.shape) > 1 and argument.shape[0] == 1
+        if argument.batched or single:
+            names, samples = data.load_images(path, argument.shape[1:] if single else argument.shape)
+            return names, {name: samples}
     try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        arrays = data.read_arrays(path)
+    except DataError:
+        if more and path.is_dir():
+            raise DataError(
+                f"A model with several inputs takes an .npz file with an array for each: {', '.join(source.inputs)}; "
+                f"'{path}' is a folder. Save them with numpy.savez."
+            ) from None
+        raise
+    if not more and set(arrays) != {name}:
+        arrays = {name: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+    if set(arrays) != set(source.inputs):
         raise DataError(
-            f"'{path}' is no model that Keras can load: {reason} Save one with model.save('model.keras')."
-        ) from None
+            f"The model's inputs are {', '.join(source.inputs)}; '{path}' has {', '.join(arrays) or 'none'}. Give an "
+            ".npz file with an array under each name: numpy.savez(file, name=array, ...)."
+        )
+    counts = [len(value) for key, value in arrays.items() if source.inputs[key].batched and value.ndim]
+    return ([f"{path.name}[{i}]" for i in range(counts[0])] if counts else [path.name]), arrays
 
 
 def read_labels(path: Path, classes: int | None) -> list[str]:
@@ -67,6 +102,17 @@ def check_writable(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
         raise DataError(f"{option} writes a file into a folder that exists; '{path}' is none. Make the folder first.")
 
 
+def only_result(results: Mapping[str, np.ndarray], what: str = "--out .npy or .csv") -> np.ndarray:
+    """The result of a model that has one.
+
+    Raises:
+        DataError: it has several.
+    """
+    if len(results) != 1:
+        raise DataError(f"{what} is for one result; the model has {', '.join(results)}. Use --out results.npz.")
+    return next(iter(results.values()))
+
+
 def show_scores(console: Console, names: list[str], scores: np.ndarray, classes: list[str] | None) -> None:
     """The first scores [n, classes] as a table."""
     from shareflow import display
@@ -79,10 +125,14 @@ def show_scores(console: Console, names: list[str], scores: np.ndarray, classes:
         console.print(f"The first {_SHOWN_ROWS} of {len(names)} are shown; --out keeps all.")
 
 
-def write_scores(path: Path, names: list[str], scores: np.ndarray) -> None:
-    """Scores as .npy, or as .csv with a name in each row."""
+def write_scores(path: Path, names: list[str], results: Mapping[str, np.ndarray]) -> None:
+    """Scores as .npy, as .csv with a name in each row, or all results by their names as .npz."""
     import numpy as np
 
+    if path.suffix.lower() == ".npz":
+        np.savez(path, **dict(results))  # type: ignore[arg-type]
+        return
+    scores = only_result(results)
     if path.suffix.lower() == ".npy":
         np.save(path, scores)
         return

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from shareflow.cli_calibrate import NETWORK_HELP, show_choice
-from shareflow.cli_files import check_writable, load_model, read_labels, show_scores
+from shareflow.cli_files import check_writable, load_source, read_labels, show_scores
 from shareflow.errors import ConfigError, DataError, PlanError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from shareflow.audit.plan import PlanAudit
+    from shareflow.compiler.front.source import Source
     from shareflow.runtime.plan import Plan
 
 keys = typer.Typer(
@@ -57,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compile_plan(
-    model: Annotated[Path, typer.Argument(help="A Keras model (.keras); its weights are not looked at.")],
+    model: Annotated[Path, typer.Argument(help="A .keras or .onnx file, or a SavedModel; its weights stay out.")],
     out: Annotated[Path, typer.Option(help="The plan to write (.plan).")],
     owner: Annotated[str, typer.Option(help="The party that has the weights.")] = "model-owner",
     client: Annotated[str, typer.Option(help="The party that asks and learns the result.")] = "client",
@@ -74,13 +75,17 @@ def compile_plan(
         float | None,
         typer.Option(min=1, help="Compare only so many times the calibration's ranges: cheaper, and wrong beyond it."),
     ] = None,
+    party: Annotated[
+        list[str] | None, typer.Option(help="NAME=PARTY: who brings an input; the client, where not said. Repeat.")
+    ] = None,
+    signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
     network: Annotated[str | None, typer.Option(help=NETWORK_HELP)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that is another one.")] = False,
 ) -> None:
     """Compile a model to a plan: the file that all parties check, and of which each runs its part."""
     import shareflow as sf
     from shareflow.compiler.calibration import USUAL_BITS, Calibration
-    from shareflow.compiler.compile_model import BATCH_SIZES, compile_model
+    from shareflow.compiler.compile_model import compile_model
     from shareflow.compiler.cost.choose import choose_plan
     from shareflow.parties import require_audited
     from shareflow.plan_audit import audited
@@ -90,14 +95,15 @@ def compile_plan(
     ranges = Calibration.load(calibration) if calibration else None
     bits = fractional_bits or (ranges.fractional_bits if ranges else USUAL_BITS)
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(bits))
-    keras_model = load_model(model)
+    source = load_source(model, signature)
     with console.status("tracing and auditing"):
         make = functools.partial(
             compile_model,
-            keras_model,
+            source,
             owner=owner,
             client=client,
-            batch_sizes=tuple(batch or BATCH_SIZES),
+            parties=_named_parties(party or [], source),
+            batch_sizes=tuple(batch) if batch else None,
             protocol=protocol,
             calibration=ranges,
             trust_ranges=trust_ranges,
@@ -111,6 +117,19 @@ def compile_plan(
     if choice:
         show_choice(console, choice)
     console.print(f"The plan is in {out}.", highlight=False, soft_wrap=True)
+
+
+def _named_parties(given: list[str], source: Source) -> dict[str, str]:
+    """Who brings which input, of ``NAME=PARTY``."""
+    found = {}
+    for text in given:
+        name, equals, who = text.partition("=")
+        if not equals or not who or name not in source.inputs or name in found:
+            raise typer.BadParameter(
+                f"--party is NAME=PARTY, once for an input of the model ({', '.join(source.inputs)}); got {text!r}"
+            )
+        found[name] = who
+    return found
 
 
 def _write_plan(plan: Plan, out: Path, force: bool) -> None:
@@ -320,15 +339,16 @@ def deal(
 
 
 def load(
-    model: Annotated[Path, typer.Argument(help="The trained Keras model (.keras) that the plan was compiled from.")],
+    model: Annotated[Path, typer.Argument(help="The trained model that the plan was compiled from.")],
     config: Annotated[Path, typer.Option(help="The model owner's TOML file, that of a client.")],
     entry: Annotated[str, typer.Option(help="The entry that keeps the weights.")] = "load",
+    signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
 ) -> None:
     """Give the servers a model's weights as secret shares; predictions use them from then on."""
     from shareflow.compiler.compile_model import parameters_of
     from shareflow_client.client import Client
 
-    weights = parameters_of(load_model(model))
+    weights = parameters_of(load_source(model, signature))
     began = time.perf_counter()
     with Client(config) as client:
         wanted = set(client.entry(entry).inputs)

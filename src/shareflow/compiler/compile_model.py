@@ -18,6 +18,7 @@ from shareflow.compiler.optimistic import require_rare_failures
 from shareflow.compiler.parameters import check_same_parameters
 from shareflow.compiler.private_graph import finish
 from shareflow.compiler.scope import scope_name
+from shareflow.compiler.sharing import shared_inputs
 from shareflow.errors import EncodingError, PlanError, UnsupportedModelError
 from shareflow.party.party import Party
 from shareflow.planning import Entry, Input, plan
@@ -42,6 +43,7 @@ def compile_model(
     client: Party | str,
     parties: Mapping[str, Party | str] | None = None,
     inputs: Mapping[str, Argument] | None = None,
+    signature: str | None = None,
     batch_sizes: Sequence[int] | None = None,
     protocol: Protocol | None = None,
     calibration: Calibration | None = None,
@@ -54,11 +56,12 @@ def compile_model(
     The plan depends on the model's layers and shapes, and on no weight.
 
     Args:
-        model: a built Keras 3 model of any topology, a tf.function, or the path of a saved model.
+        model: a built Keras 3 model of any topology, a tf.function, or the path of a saved model (docs/models.md).
         owner: the party that knows variables, and floating arrays in the code.
         client: the party that asks and alone learns the results.
-        parties: other parties that bring inputs, by input name.
-        inputs: shapes and types by name, of a function that has no input signature.
+        parties: other parties that bring inputs, by input name; before those that ``inputs`` name.
+        inputs: shapes, types and parties by name, of a function that has no input signature.
+        signature: which function of a SavedModel that has several.
         batch_sizes: a graph is traced for each; requests that wait together are computed together. By default 1, 8
             and 32, and 1 alone for large models.
         protocol: the current one by default; with a calibration, in its encoding.
@@ -75,7 +78,7 @@ def compile_model(
         PlanError: batch sizes or parties that do not go together.
     """
     meeting = protocol or current_protocol()
-    prepared = Model(source_of(model, inputs), owner, client, meeting.fixed_point, parties)
+    prepared = Model(source_of(model, inputs, signature), owner, client, meeting.fixed_point, parties)
     if calibration is not None:
         if protocol is not None and protocol.fixed_point != calibration.point:
             raise EncodingError(
@@ -101,7 +104,8 @@ def compile_model(
 def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:
     """The entries of :func:`compile_model`, before they are traced."""
     require_rare_failures(protocol, model.calibration)
-    batched = model.source.batched
+    # Where an input has no batch axis, what is computed is one whole, and no rows.
+    batched = bool(model.source.inputs) and all(argument.batched for argument in model.source.inputs.values())
     sizes = tuple(_usual_sizes(model) if batch_sizes is None else batch_sizes) if batched else ()
     parameters = model.compiled(1).parameters
     for size in sizes:
@@ -115,9 +119,9 @@ def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protoc
         return kept
 
     def predict(**values: PrivateTensor) -> PrivateTensor | dict[str, PrivateTensor]:
-        inputs = {name: values[name].shared(protocol) for name in model.source.inputs}
         first = next(iter(model.source.inputs))
         compiled = model.compiled(values[first].shape[0] if sizes else 1)
+        inputs = shared_inputs(compiled.graph, {name: values[name] for name in model.source.inputs}, protocol)
         results = {
             name: finish(value.reveal(model.client), model.client, compiled.activations.get(name))
             for name, value in compiled.run(inputs, values, protocol).items()
@@ -129,7 +133,7 @@ def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protoc
         name: Input(model.owner, parameter.shape, parameter.output.dtype) for name, parameter in parameters.items()
     }
     brought = {
-        name: Input(model.parties[name], argument.shape, argument.dtype)
+        name: Input(model.parties[name], argument.shape if batched else argument.full_shape(1), argument.dtype)
         for name, argument in model.source.inputs.items()
     }
     clash = set(arrays) & set(brought)
@@ -139,14 +143,16 @@ def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protoc
     return {LOAD: Entry(load, arrays, keeps=names), **entries} if names else entries
 
 
-def parameters_of(model: Any, inputs: Mapping[str, Argument] | None = None) -> dict[str, np.ndarray]:
+def parameters_of(
+    model: Any, inputs: Mapping[str, Argument] | None = None, signature: str | None = None
+) -> dict[str, np.ndarray]:
     """The inputs of ``load`` for a model: what its owner shares, by name, batch normalisation folded in.
 
     Raises:
         UnsupportedModelError: as :func:`compile_model`.
     """
     point = current_protocol().fixed_point
-    return Model(source_of(model, inputs), "model-owner", "client", point).parameters()
+    return Model(source_of(model, inputs, signature), "model-owner", "client", point).parameters()
 
 
 def _usual_sizes(model: Model) -> tuple[int, ...]:

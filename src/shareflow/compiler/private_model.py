@@ -19,6 +19,7 @@ from shareflow.compiler.model import Model, source_of
 from shareflow.compiler.parameters import check_same_parameters
 from shareflow.compiler.private_graph import PrivateGraph, finish
 from shareflow.compiler.scope import scope_name
+from shareflow.compiler.sharing import shared_inputs
 from shareflow.errors import PlacementError, ShapeError
 from shareflow.function import Function, function
 from shareflow.party.party import Party, as_party
@@ -27,6 +28,7 @@ from shareflow.protocol.placement import private_tensor
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 from shareflow.protocol.variable import PrivateVariable
+from shareflow.runtime.local import Timing
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,16 @@ class PrivateModel:
         """
         inputs = self._named(x)
         batch = self._batch({name: tuple(value.shape) for name, value in inputs.items()})
-        shared = {name: value.read().shared(self.protocol) for name, value in inputs.items()}
-        return _alone(self._compiled(batch).run(shared, self.parameters, self.protocol))
+        compiled = self._compiled(batch)
+        shared = shared_inputs(compiled.graph, inputs, self.protocol)
+        return _alone(compiled.run(shared, self.parameters, self.protocol))
 
     def predict(
         self,
         x: Any,
         *,
         receiver: Party | str,
-        input_owner: Party | str | None = None,
+        input_owner: Party | str | Mapping[str, Party | str] | None = None,
         batch_size: int = 32,
         progress: bool | None = None,
     ) -> np.ndarray:
@@ -109,7 +112,8 @@ class PrivateModel:
         Args:
             x: the samples, in plaintext at their owner.
             receiver: who alone learns the result.
-            input_owner: whose samples they are; the receiver's, if not said.
+            input_owner: whose samples they are, for all or by input name; where not said, the party that the model
+                names for an input, or else the receiver.
             batch_size: how many go together at most; the last batch is filled up. On a cluster with several groups of
                 workers, fewer, where that gives every group its part.
             progress: shows a bar while more than one batch is computed; where not said, on a terminal.
@@ -125,7 +129,7 @@ class PrivateModel:
         samples = {name: self._samples(name, value) for name, value in self._named(x).items()}
         count = self._count(samples)
         to = as_party(receiver)
-        source = to if input_owner is None else as_party(input_owner)
+        owners = self._owners(input_owner, to)
         predict = self._predictor(to)
         size = min(batch_size, max(math.ceil(count / predict.width), 1)) if self.model.source.batched else 1
         starts = range(0, max(count, 1), size)
@@ -133,19 +137,37 @@ class PrivateModel:
         shown = Console(stderr=True).is_terminal if progress is None else progress
         with _bar(len(starts) if shown and len(starts) > 1 else 0) as bar:
             task = bar.add_task("private prediction", total=len(starts))
-            filled = (
-                ({name: private_tensor(self._part(name, value, at, size), source) for name, value in samples.items()},)
-                for at in starts
-            )
-            for at, scores in zip(starts, predict.map(filled), strict=True):
-                here = {name: value.numpy().astype(np.float32) for name, value in scores.items()}
+
+            def filled(at: int) -> dict[str, PrivateTensor]:
+                parts = {name: self._part(name, value, at, size) for name, value in samples.items()}
+                return {name: private_tensor(part, owners[name]) for name, part in parts.items()}
+
+            for at, scores in zip(starts, predict.map((filled(at),) for at in starts), strict=True):
+                here = {name: np.asarray(value.numpy(), np.float32) for name, value in scores.items()}
                 results.append({name: v[: count - at] if self.model.source.batched else v for name, v in here.items()})
                 bar.advance(task)
+        if not self.model.source.batched:
+            return _alone(results[0])
         return _alone({name: np.concatenate([part[name] for part in results]) for name in results[0]})
+
+    def _owners(self, given: Party | str | Mapping[str, Party | str] | None, receiver: Party) -> dict[str, Party]:
+        arguments = self.model.source.inputs
+        if given is not None and not isinstance(given, Mapping):
+            return {name: as_party(given) for name in arguments}
+        said = dict(given or {})
+        unknown = set(said) - set(arguments)
+        if unknown:
+            raise ShapeError(f"The model has no input {sorted(unknown)[0]!r}; its inputs are {', '.join(arguments)}.")
+        return {name: as_party(said.get(name) or a.party or receiver) for name, a in arguments.items()}
 
     def cost(self, batch_size: int = 1) -> Cost:
         """Rounds and bytes of one prediction, sharing its input and revealing its result included."""
         return self._predictor(_CLIENT).cost(self._zeros(batch_size))
+
+    def timed(self, x: Any) -> Timing:
+        """Seconds of one prediction for a batch, the dealer's part and the rest one after the other."""
+        given = {name: private_tensor(self._samples(name, value), _CLIENT) for name, value in self._named(x).items()}
+        return self._predictor(_CLIENT).timed(given)[1]
 
     def audit(self, batch_size: int = 1) -> Audit:
         """What each party's messages can tell it in one prediction, proved from the graph."""
@@ -179,7 +201,7 @@ class PrivateModel:
         return "\n".join(f"{name}: {', '.join(ops)}" for name, ops in self.layers)
 
     def _begin(self, inputs: Mapping[str, PrivateTensor]) -> dict[str, PrivateTensor]:
-        return {name: value.shared(self.protocol) for name, value in inputs.items()}
+        return shared_inputs(self.model.compiled(1).graph, inputs, self.protocol)
 
     def _compiled(self, batch: int) -> PrivateGraph:
         compiled = self.model.compiled(batch)
@@ -308,6 +330,7 @@ def private_model(
     owner: Party | str,
     protocol: Protocol | None = None,
     inputs: Mapping[str, Argument] | None = None,
+    signature: str | None = None,
 ) -> PrivateModel:
     """A model's weights as private variables of their owner, ready for private predictions.
 
@@ -315,17 +338,18 @@ def private_model(
     A final softmax is applied by whoever receives the scores.
 
     Args:
-        model: a built Keras 3 model of any topology, a tf.function, or the path of a saved model.
+        model: a built Keras 3 model of any topology, a tf.function, or the path of a saved model (docs/models.md).
         owner: the party that knows variables, and floating arrays in the code.
         protocol: where they are shared; the current one by default.
-        inputs: shapes and types by name, of a function that has no input signature.
+        inputs: shapes, types and parties by name, of a function that has no input signature.
+        signature: which function of a SavedModel that has several.
 
     Raises:
         UnsupportedModelError: the model, or an op of it, cannot be made private.
         EncodingError: a weight is NaN, infinite or out of range.
     """
     meeting = protocol or current_protocol()
-    return PrivateModel(Model(source_of(model, inputs), owner, _CLIENT, meeting.fixed_point), meeting)
+    return PrivateModel(Model(source_of(model, inputs, signature), owner, _CLIENT, meeting.fixed_point), meeting)
 
 
 def _shared(name: str, value: np.ndarray, bits: int, owner: Party, protocol: Protocol) -> PrivateVariable:

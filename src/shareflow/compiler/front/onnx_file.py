@@ -71,6 +71,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     """
     try:
         import onnx
+        import onnx.inliner
     except ImportError:
         raise DataError(
             f"Reading '{path}' needs the package onnx, which is not installed: pip install 'shareflow[onnx]'."
@@ -196,9 +197,7 @@ class _Reading:
             raise UnsupportedModelError(
                 f"Input '{value.name}' is no tensor of known shape. Export the model with the shapes of its inputs."
             )
-        shape = tuple(
-            int(d.dim_value) if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim
-        )
+        shape = tuple(int(d.dim_value) if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
         return OnnxInput(value.name, tensor.elem_type, shape)
 
     def node(self, node: Any, given: Mapping[str, Any] | None = None) -> OnnxNode:

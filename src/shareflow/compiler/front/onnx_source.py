@@ -56,9 +56,7 @@ def onnx_source(path: Path, inputs: Mapping[str, Argument] | None = None) -> Sou
         specs = [tf.TensorSpec(a.full_shape(batch), a.dtype, name=name) for name, a in arguments.items()]
         return tf.function(call, autograph=False).get_concrete_function(*specs)
 
-    return Source(
-        path.stem, arguments, tuple(results) if len(results) > 1 else ("result",), trace, program.layer_of
-    )
+    return Source(path.stem, arguments, tuple(results) if len(results) > 1 else ("result",), trace, program.layer_of)
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
@@ -92,9 +90,7 @@ class _Program:
         self.graph = graph
         self._variables: dict[tuple[int, str], tf.Variable] = {}
         self._layers = {node.name for node in _nodes(graph)}
-        self._quantised = {
-            node.inputs[0] for node in _nodes(graph) if node.op == "DequantizeLinear" and node.inputs
-        }
+        self._quantised = {node.inputs[0] for node in _nodes(graph) if node.op == "DequantizeLinear" and node.inputs}
 
     def check(self) -> None:
         """Raises an UnsupportedModelError for the first op without a translation, before any work is done."""

@@ -50,9 +50,7 @@ def _max_2d(x: tf.Tensor, at: Window) -> tf.Tensor:
 def _dilated(call: Call, x: tf.Tensor, at: Window) -> tf.Tensor:
     if any(sum(pair) for pair in at.pads):
         raise call.refuse("is dilated and padded.", "Leave the padding out, or the dilations.")
-    ends = [
-        n - (k - 1) * d for n, k, d in zip(x.shape[1:-1], at.kernel, at.dilations, strict=True)
-    ]
+    ends = [n - (k - 1) * d for n, k, d in zip(x.shape[1:-1], at.kernel, at.dilations, strict=True)]
     parts = []
     for place in itertools.product(*map(range, at.kernel)):
         starts = [i * d for i, d in zip(place, at.dilations, strict=True)]

@@ -317,6 +317,4 @@ def _space_to_depth(call: Call) -> Laid:
 @computes("ReverseSequence")
 def _reverse_sequence(call: Call) -> tf.Tensor:
     lengths = call.public(1, "lengths")
-    return tf.reverse_sequence(
-        call.tensor(0), lengths, int(call.get("time_axis", 0)), int(call.get("batch_axis", 1))
-    )
+    return tf.reverse_sequence(call.tensor(0), lengths, int(call.get("time_axis", 0)), int(call.get("batch_axis", 1)))
