@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from shareflow.compiler.calibration import Calibration, ranges_of, require_same_model
 from shareflow.compiler.front.function_source import function_source
@@ -76,16 +77,24 @@ class Model:
         if batch not in self._read:
             inputs = {name: party.job for name, party in self.parties.items()}
             source = self.source
-            self._read[batch] = read(
-                source.trace(batch), inputs, source.outputs, self.owner.job, source.layer_of, source.arrays_are_public
-            )
+            # A prediction at a new batch size asks for this while its program is traced: none of it belongs there.
+            with tf.init_scope():
+                self._read[batch] = read(
+                    source.trace(batch),
+                    inputs,
+                    source.outputs,
+                    self.owner.job,
+                    source.layer_of,
+                    source.arrays_are_public,
+                )
         return self._read[batch]
 
     def compiled(self, batch: int) -> PrivateGraph:
         """The graph after all passes, ready to run, for a batch size."""
         if batch not in self._compiled:
             if batch not in self._optimized:
-                self._optimized[batch] = receiver_softmax(optimize(self.read(batch)))
+                with tf.init_scope():
+                    self._optimized[batch] = receiver_softmax(optimize(self.read(batch)))
             graph, activations = self._optimized[batch]
             made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
             if self._calibration is not None:

@@ -17,6 +17,7 @@ from shareflow.compiler.lower.handler import Value, check_supported, lower
 from shareflow.compiler.masking import AtSource, masked_at_source
 from shareflow.compiler.parameters import Parameter, parameters_of_graph
 from shareflow.compiler.scope import scope_name
+from shareflow.compiler.sharing import on_shares
 from shareflow.errors import UnsupportedModelError
 from shareflow.party.party import Party
 from shareflow.protocol.placement import private_tensor
@@ -55,7 +56,7 @@ class PrivateGraph:
             UnsupportedModelError: an op on shares has no handler.
         """
         found = cls(graph, parameters_of_graph(graph, owner, point, narrowed), dict(activations or {}))
-        check_supported([node for node in found.steps if any(graph.secret(output) for output in node.outputs)])
+        check_supported(on_shares(found.steps, [parameter.output for parameter in found.parameters.values()]))
         return found
 
     @functools.cached_property
@@ -93,8 +94,9 @@ class PrivateGraph:
         self, inputs: Mapping[str, PrivateValue], parameters: Mapping[str, PrivateValue], protocol: Protocol
     ) -> dict[str, PrivateTensor]:
         """The results by name, shared. ``parameters`` by name, shared or as variables."""
-        values = self.run_part(self.steps, self.begin(inputs, parameters))
-        return self.results(values, protocol)
+        with protocol:
+            values = self.run_part(self.steps, self.begin(inputs, parameters))
+            return self.results(values, protocol)
 
     def begin(self, inputs: Mapping[str, PrivateValue], parameters: Mapping[str, PrivateValue]) -> dict[Output, Value]:
         """What the steps begin with: inputs, parameters and public values."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from shareflow.compiler.graph import CONSTANT, INPUT, Node, Output
 from shareflow.compiler.lower.handler import Value
 from shareflow.compiler.private_graph import PrivateGraph, compute_node
+from shareflow.compiler.sharing import shared_inputs
 from shareflow.errors import PlacementError
 from shareflow.party.party import Party
 from shareflow.protocol.placement import private_tensor
@@ -51,13 +52,14 @@ def insecure_steps(
             "Looking at every step works in this process alone, on values: it was asked for inside a traced function "
             "or where calls run on a cluster. Call it outside, on samples of your own."
         )
-    shared = {name: value.shared(protocol) for name, value in inputs.items()}
+    shared = shared_inputs(compiled.graph, inputs, protocol)
     values = compiled.begin(shared, parameters)
     last: dict[Output, Node] = {value: node for node in compiled.steps for value in node.inputs}
     for node in compiled.steps:
         if node.op in (CONSTANT, INPUT):
             continue
-        results = compute_node(node, [values[value] for value in node.inputs])
+        with protocol:
+            results = compute_node(node, [values[value] for value in node.inputs])
         yield node, results
         for output, result in zip(node.outputs, results, strict=True):
             values[output] = compiled.kept(output, result)

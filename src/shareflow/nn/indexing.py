@@ -15,6 +15,7 @@ from shareflow.protocol import op as ops
 from shareflow.protocol.arithmetic import matmul
 from shareflow.protocol.operand import as_operand, private_operand
 from shareflow.protocol.tensor import PrivateTensor
+from shareflow.share.known import Known
 
 
 def gather(x: Any, indices: Any, axis: int = 0, batch_dims: int = 0) -> PrivateTensor:
@@ -54,6 +55,9 @@ def _gather_private(x: Any, indices: PrivateTensor, along: int, batch: int) -> P
     lengths = [shape[i] for i in rest]
     table = x.transpose(order).reshape(*shape[:batch], shape[along], math.prod(lengths))
     hot = one_hot(indices, shape[along]).reshape(*shape[:batch], math.prod(own), shape[along])
+    if isinstance(hot.share, Known) and isinstance(table, PrivateTensor) and table.protocol is not None:
+        # Without fractional bits the product has none to truncate.
+        hot = hot.shared(table.protocol, 0)
     found = matmul(hot, table).reshape(*shape[:batch], *own, *lengths)
     # The indices' axes go where the axis was.
     outer = along - batch

@@ -249,8 +249,9 @@ def _resize_by_matrices(node: Node, x: PrivateTensor, size: Value, *place: Value
         units = np.eye(extent, dtype=np.float32).reshape(1, extent, 1, extent)
         ones = [np.array([value[axis], neutral], np.float32) for value, neutral in zip(scales, (1, 0), strict=False)]
         shape = np.array([wanted[axis], 1], np.int32)
-        (columns,) = compute(node.op, [tf.constant(v) for v in (units, shape, *ones)], node.attributes)
-        weights = np.asarray(columns, np.float64).reshape(wanted[axis], extent)
+        with tf.init_scope():
+            (columns,) = compute(node.op, [tf.constant(v) for v in (units, shape, *ones)], node.attributes)
+            weights = np.asarray(columns, np.float64).reshape(wanted[axis], extent)
         lines = x.reshape(math.prod(x.shape[: 1 + axis]), extent, -1)
         x = matmul(weights, lines).reshape(*x.shape[: 1 + axis], wanted[axis], *x.shape[2 + axis :])
     return x

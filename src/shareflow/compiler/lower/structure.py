@@ -7,7 +7,7 @@ result comes from, and private elements are taken from there. Number 0 stands fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,20 +23,25 @@ def moves(*data: int) -> Callable[..., tuple[Value, ...]]:
     """A handler of an op whose inputs at these positions hold the elements that it moves; all others are public."""
 
     def handler(node: Node, *values: Value) -> tuple[Value, ...]:
-        pieces: list[Value] = [np.zeros(1)]
+        moved = [value.reshape(math.prod(value.shape)) for i, value in enumerate(values) if i in data]
+        flat = concat(whole_numbers(node, [np.zeros(1), *moved]), 0)
+        # At once, also while a program is traced: places are part of it.
+        with tf.init_scope():
+            numbers = [np.asarray(result) for result in compute(node.op, numbered(node, values), node.attributes)]
+        return tuple(flat.take(places.ravel(), 0).reshape(*places.shape) for places in numbers)
+
+    def numbered(node: Node, values: Sequence[Value]) -> list[tf.Tensor]:
+        """The op's inputs, with its own number from 1 on in the place of each element."""
         arguments, start = [], 1
         for position, value in enumerate(values):
             if position in data:
-                count = math.prod(value.shape)
-                arguments.append(tf.reshape(tf.range(start, start + count, dtype=tf.int64), value.shape))
-                pieces.append(value.reshape(count))
-                start += count
+                stop = start + math.prod(value.shape)
+                arguments.append(tf.reshape(tf.range(start, stop, dtype=tf.int64), value.shape))
+                start = stop
             else:
                 told = public(node, value, "what says where elements go")
                 arguments.append(tf.constant(told, node.inputs[position].dtype))
-        flat = concat(whole_numbers(node, pieces), 0)
-        numbers = [np.asarray(result) for result in compute(node.op, arguments, node.attributes)]
-        return tuple(flat.take(places.ravel(), 0).reshape(*places.shape) for places in numbers)
+        return arguments
 
     return handler
 
