@@ -26,7 +26,7 @@ def masked_at_source(graph: Graph) -> dict[Output, AtSource]:
     """The values to mask where they are computed, and how."""
     elements: dict[Output, float] = {}
     multiplied: set[Output] = set()
-    marked = {}
+    marked: set[Output] = set()
     for node in reversed(graph.nodes):
         for value in node.outputs:
             direct, through = 0.0, 0.0
@@ -42,8 +42,28 @@ def masked_at_source(graph: Graph) -> dict[Output, AtSource]:
                     multiplied.add(value)
             elements[value] = direct + through
             if through and elements[value] > _size(value) and not _is_view(node) and graph.secret(value):
-                marked[value] = AtSource.TRUNCATE_AND_MASK if value in multiplied else AtSource.MASK
-    return marked
+                marked.add(value)
+    _complete_joins(graph, marked, elements)
+    return {value: AtSource.TRUNCATE_AND_MASK if value in multiplied else AtSource.MASK for value in marked}
+
+
+def _complete_joins(graph: Graph, marked: set[Output], elements: dict[Output, float]) -> None:
+    """Marks what is joined with marked values: one part that is not masked, and the whole is masked anew."""
+    sources: dict[Output, frozenset[Output]] = {}
+    for node in graph.nodes:
+        for value in node.outputs:
+            if not graph.secret(value):
+                sources[value] = frozenset()
+            elif _is_view(node):
+                sources[value] = frozenset().union(*(sources[part] for part in node.inputs))
+            else:
+                sources[value] = frozenset((value,))
+    joined = [sources[node.outputs[0]] for node in graph.nodes if node.op in _JOINS and elements.get(node.outputs[0])]
+    while True:
+        more = {value for parts in joined if parts & marked for value in parts - marked}
+        if not more:
+            return
+        marked |= more
 
 
 def _is_view(node: Node) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from shareflow.compiler.graph import Graph, Node, Output, Replacement
 from shareflow.compiler.passes.kernels import LinearLayer, linear_layer
+from shareflow.compiler.passes.simplify import signs
 from shareflow.compiler.passes.sweep import Sweep, settle
 
 _NAME = "fold_affine"
@@ -152,19 +153,12 @@ def _merged_offsets(node: Node, at: Sweep) -> Replacement:
             if math.prod(wide) > max(math.prod(first.shape), math.prod(later.shape), 1):
                 continue
             # y = sign_x x + sign_first first, and then sign_y y + sign_later later.
-            sign_x, sign_first = _signs(inner, j)
-            sign_y, sign_later = _signs(node, k)
+            sign_x, sign_first = signs(inner, j)
+            sign_y, sign_later = signs(node, k)
             at.did("offsets added by their owner")
             both = _signed_sum(at, at(first), sign_first * sign_y, at(later), sign_later)
             return at.build("AddV2", at(x), both) if sign_x * sign_y > 0 else at.build("Sub", both, at(x))
     return None
-
-
-def _signs(node: Node, k: int) -> tuple[int, int]:
-    """Signs of input k and of the other."""
-    if node.op != "Sub":
-        return 1, 1
-    return (1, -1) if k == 0 else (-1, 1)
 
 
 def _signed_sum(at: Sweep, a: Output, sign_a: int, b: Output, sign_b: int) -> Output:

@@ -6,6 +6,7 @@ meet; :mod:`powers_of_two` turns those back that division does for nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -335,27 +336,31 @@ def _factor_to_the_root(node: Node, at: Sweep) -> Replacement:
 
 @_on(*ADDS, "Sub")
 def _terms_meet(node: Node, at: Sweep) -> Replacement:
-    """(x + a) + b = x + (a + b), for public a and b."""
+    """(x + a) + b = x + (a + b), for public a and b and any signs."""
     if not at.secret(Output(node)):
         return None
-    pairs = [(node.inputs, 1)] if node.op == "Sub" else [(node.inputs, 1), (node.inputs[::-1], 1)]
-    for (x, b), _ in pairs:
-        inner = x.node
-        if inner.op not in (*ADDS, "Sub") or b.constant is None or at.alone(x) is None:
+    for k in (0, 1):
+        y, b = node.inputs[k], node.inputs[1 - k]
+        inner = y.node
+        if inner.op not in (*ADDS, "Sub") or b.constant is None or at.alone(y) is None:
             continue
-        later = -b.constant if node.op == "Sub" else b.constant
-        for k in (0, 1):
-            value, a = inner.inputs[k], inner.inputs[1 - k]
-            if a.constant is None or np.broadcast_shapes(a.shape, b.shape, value.shape) != node.shapes[0]:
+        sign_y, sign_b = signs(node, k)
+        for j in (0, 1):
+            x, a = inner.inputs[j], inner.inputs[1 - j]
+            if a.constant is None or np.broadcast_shapes(a.shape, b.shape, x.shape) != node.shapes[0]:
                 continue
-            if inner.op == "Sub" and k == 1:
-                # (a - x) + b
-                at.did("public terms added")
-                return at.build("Sub", at.build.constant(a.constant + later), at(value))
-            first = -a.constant if inner.op == "Sub" else a.constant
+            sign_x, sign_a = signs(inner, j)
+            both = at.build.constant(sign_y * sign_a * a.constant + sign_b * b.constant, x.dtype)
             at.did("public terms added")
-            return at.build("AddV2", at(value), at.build.constant(first + later))
+            return at.build("AddV2", at(x), both) if sign_y * sign_x > 0 else at.build("Sub", both, at(x))
     return None
+
+
+def signs(node: Node, k: int) -> tuple[int, int]:
+    """Signs, in a sum of two, of input k and of the other."""
+    if node.op != "Sub":
+        return 1, 1
+    return (1, -1) if k == 0 else (-1, 1)
 
 
 # --- structure
@@ -372,6 +377,16 @@ def _reshape(node: Node, at: Sweep) -> Replacement:
         source = x.node.inputs[0]
         return at.build("Reshape", at(source), at.shape(node.shapes[0]))
     return None
+
+
+@_on("StridedSlice")
+def _axes_alone(node: Node, at: Sweep) -> Replacement:
+    """An index that takes all and only adds axes, or leaves out some of length 1."""
+    x, strides = node.inputs[0], node.inputs[3].constant
+    if math.prod(x.shape) != math.prod(node.shapes[0]) or strides is None or np.any(strides != 1):
+        return None
+    at.did("index as a shape")
+    return at.build("Reshape", at(x), at.shape(node.shapes[0]))
 
 
 @_on("Reshape")
