@@ -81,11 +81,14 @@ def _numbers(text):
 
 def test_every_example_is_tested():
     assert set(EXAMPLES) == {
+        "credit_forest",
         "hospital_statistics",
         "logistic_regression",
         "new_operation",
         "new_protocol",
         "predict_keras",
+        "salary_quartiles",
+        "second_price_auction",
         "train_together",
     }
 
@@ -105,6 +108,43 @@ def test_hospital_statistics(tmp_path):
     for private, clear in rows[:4]:
         assert private == pytest.approx(clear, abs=0.01)
     assert re.search(r"\d+ rounds, [\d,]+ bytes online, [\d,]+ bytes dealt ahead", printed)
+
+
+def _assert_faster(printed):
+    predicted, default, measured = (
+        float(re.search(rf"^{name} +([\d.]+) ms", printed, re.MULTILINE)[1])
+        for name in ("predicted", "by default", "measured")
+    )
+    assert predicted < default
+    # Waiting is the most of it over a WAN, and is the same in both.
+    assert measured == pytest.approx(predicted, rel=0.5)
+    assert re.search(r"^chosen +.+: .+", printed, re.MULTILINE)
+
+
+def test_second_price_auction(tmp_path):
+    printed, _ = _run("second_price_auction", tmp_path)
+    lots = re.findall(r"^lot \d: (.+?)   in the clear (.+)$", printed, re.MULTILINE)
+    assert len(lots) == 6 and all(private == clear for private, clear in lots)
+    assert "all pairs, ranked" in printed
+    _assert_faster(printed)
+
+
+def test_salary_quartiles(tmp_path):
+    printed, _ = _run("salary_quartiles", tmp_path)
+    rows = re.findall(r"^(?:first|median|third) +([\d.]+)   in the clear +([\d.]+)$", printed, re.MULTILINE)
+    assert len(rows) == 3
+    for private, clear in rows:
+        assert float(private) == pytest.approx(float(clear), abs=0.01)
+    _assert_faster(printed)
+
+
+def test_credit_forest(tmp_path):
+    printed, _ = _run("credit_forest", tmp_path)
+    private, clear = re.search(r"accepted (\d+) of 40, in the clear (\d+)", printed).groups()
+    assert private == clear and 5 < int(clear) < 35
+    same, right = re.search(r"same decisions ([\d.]+) %, right ones ([\d.]+) %", printed).groups()
+    assert float(same) == 100 and float(right) > 85
+    _assert_faster(printed)
 
 
 def test_predict_keras(tmp_path):

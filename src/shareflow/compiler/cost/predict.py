@@ -58,8 +58,8 @@ def predict_program(
     slowest = max((by_party.pop(server.job, 0.0) for server in servers), default=0.0)
     computing = slowest + sum(by_party.values()) + speeds.start
     line = predicted(cost, rtt=network.rtt, bandwidth=network.bandwidth)
-    sent = cost.bytes_by_link(True)
-    dealt = max((sent.get((dealer.job, server.job), 0) for server in servers), default=0) if offline else 0
+    # A correction goes to the server that was sent less so far: each line carries about half.
+    dealt = cost.offline_bytes / 2 if offline else 0.0
     return Prediction(
         line.latency + speeds.message * cost.rounds + (network.rtt / 2 if dealt else 0.0),
         line.transfer + 8 * dealt * _WIRE / network.bandwidth,
