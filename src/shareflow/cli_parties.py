@@ -80,6 +80,7 @@ def compile_plan(
     ] = None,
     signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
     network: Annotated[str | None, typer.Option(help=NETWORK_HELP)] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each pass did, and what it saved.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that is another one.")] = False,
 ) -> None:
     """Compile a model to a plan: the file that all parties check, and of which each runs its part."""
@@ -113,6 +114,12 @@ def compile_plan(
         audit = audited(plan)
         require_audited(plan, audit)
     _write_plan(plan, out, force)
+    if explain:
+        from shareflow.compiler import explain as passes
+        from shareflow.compiler.model import Model
+
+        read = Model(source, owner, client, protocol.fixed_point, _named_parties(party or [], source))
+        console.print(passes.explain(read, min(batch or [1])))
     _show_plan(console, plan, audit)
     if choice:
         show_choice(console, choice)

@@ -516,3 +516,20 @@ def test_looking_at_steps_is_refused_in_a_traced_function():
     with pytest.raises(PlacementError, match="in this process alone"):
         leak(sf.private_tensor(ones(2), "client"))
     assert next(insecure_steps(compiled, given, parameters, protocol))
+
+
+def test_a_private_model_by_a_calibration():
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, name="last")]
+    )
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    ranges = sf.calibrate(model, x)
+    usual = sf.private_model(model, owner="owner")
+    trusting = sf.private_model(model, owner="owner", calibration=ranges, trust_ranges=4)
+    np.testing.assert_allclose(trusting.predict(x, receiver="client"), model(x), atol=1e-3)
+    assert trusting.cost(1).online_bytes < usual.cost(1).online_bytes
+    other = sf.SPDZ(fixed_point=sf.FixedPoint(ranges.fractional_bits - 4))
+    with pytest.raises(EncodingError, match="fractional bits"):
+        sf.private_model(model, owner="owner", protocol=other, calibration=ranges)
+    with pytest.raises(EncodingError, match="Calibrate on samples"):
+        sf.private_model(model, owner="owner", trust_ranges=4)

@@ -79,17 +79,7 @@ def compile_model(
     """
     meeting = protocol or current_protocol()
     prepared = Model(source_of(model, inputs, signature), owner, client, meeting.fixed_point, parties)
-    if calibration is not None:
-        if protocol is not None and protocol.fixed_point != calibration.point:
-            raise EncodingError(
-                f"The calibration is for {calibration.fractional_bits} fractional bits, the protocol has "
-                f"{protocol.fixed_point.fractional_bits}. Give the protocol fixed_point=calibration.point, or "
-                "calibrate for its own."
-            )
-        meeting = dataclasses.replace(meeting, fixed_point=calibration.point)  # type: ignore[type-var]
-        prepared = prepared.calibrated(calibration, trust_ranges)
-    elif trust_ranges is not None:
-        raise EncodingError("Trusting ranges takes a calibration that has them; there is none. Calibrate on samples.")
+    prepared, meeting = calibrated(prepared, meeting, protocol is not None, calibration, trust_ranges)
 
     def make() -> Plan:
         return plan(entries_of(prepared, batch_sizes, meeting), meeting)
@@ -99,6 +89,33 @@ def compile_model(
     if not isinstance(meeting, SPDZ):
         raise PlanError(f"A plan is for parties on their own, and so for SPDZ; got {type(meeting).__name__}.")
     return choose_plan(make, meeting, network).plan
+
+
+def calibrated(
+    model: Model, protocol: Protocol, chosen: bool, calibration: Calibration | None, trust_ranges: float | None
+) -> tuple[Model, Protocol]:
+    """Model and protocol in the encoding of a calibration, if there is one.
+
+    Args:
+        chosen: whether the user named the protocol; then its encoding must be the calibration's.
+
+    Raises:
+        EncodingError: the two encodings differ, a layer overflows, or there are no ranges to trust.
+    """
+    if calibration is None:
+        if trust_ranges is not None:
+            raise EncodingError(
+                "Trusting ranges takes a calibration that has them; there is none. Calibrate on samples."
+            )
+        return model, protocol
+    if chosen and protocol.fixed_point != calibration.point:
+        raise EncodingError(
+            f"The calibration is for {calibration.fractional_bits} fractional bits, the protocol has "
+            f"{protocol.fixed_point.fractional_bits}. Give the protocol fixed_point=calibration.point, or calibrate for "
+            "its own."
+        )
+    meeting = dataclasses.replace(protocol, fixed_point=calibration.point)  # type: ignore[type-var]
+    return model.calibrated(calibration, trust_ranges), meeting
 
 
 def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shareflow.audit.cost import Cost
 from shareflow.audit.view import Audit
+from shareflow.compiler.calibration import Calibration
+from shareflow.compiler.compile_model import calibrated
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.graph import INPUT, Node, Output
 from shareflow.compiler.model import Model, source_of
@@ -304,12 +306,8 @@ class _Part:
         values.update({value: self._parameters[name].read() for value, name in self._weights.items()})
         values.update({value: given[value.name] for value in self._private})
         found = self._compiled.run_part(self._nodes, values)
-        return {
-            output.name: found[output]
-            for node in self._nodes
-            for output in node.outputs
-            if isinstance(found[output], PrivateTensor)
-        }
+        results = {output.name: found[output] for node in self._nodes for output in node.outputs}
+        return {name: value for name, value in results.items() if isinstance(value, PrivateTensor)}
 
 
 def _reveal(scores: Mapping[str, PrivateTensor]) -> dict[str, PrivateTensor]:
@@ -331,6 +329,8 @@ def private_model(
     protocol: Protocol | None = None,
     inputs: Mapping[str, Argument] | None = None,
     signature: str | None = None,
+    calibration: Calibration | None = None,
+    trust_ranges: float | None = None,
 ) -> PrivateModel:
     """A model's weights as private variables of their owner, ready for private predictions.
 
@@ -343,13 +343,15 @@ def private_model(
         protocol: where they are shared; the current one by default.
         inputs: shapes, types and parties by name, of a function that has no input signature.
         signature: which function of a SavedModel that has several.
+        calibration, trust_ranges: as :func:`shareflow.compile_model` takes them.
 
     Raises:
         UnsupportedModelError: the model, or an op of it, cannot be made private.
-        EncodingError: a weight is NaN, infinite or out of range.
+        EncodingError: a weight is NaN, infinite or out of range; or by the calibration a layer overflows.
     """
     meeting = protocol or current_protocol()
-    return PrivateModel(Model(source_of(model, inputs, signature), owner, _CLIENT, meeting.fixed_point), meeting)
+    read = Model(source_of(model, inputs, signature), owner, _CLIENT, meeting.fixed_point)
+    return PrivateModel(*calibrated(read, meeting, protocol is not None, calibration, trust_ranges))
 
 
 def _shared(name: str, value: np.ndarray, bits: int, owner: Party, protocol: Protocol) -> PrivateVariable:
