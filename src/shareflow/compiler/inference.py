@@ -104,6 +104,36 @@ def result_types(
     Raises:
         UnsupportedModelError: the shape of a result follows from values that are not public.
     """
+    key = _key(op, inputs, attributes)
+    if key is not None and key in _known_types:
+        return list(_known_types[key])
+    found = _inferred_types(op, inputs, attributes)
+    if key is not None:
+        if len(_known_types) >= _MOST_KNOWN_TYPES:
+            _known_types.clear()
+        _known_types[key] = found
+    return list(found)
+
+
+# Unrolled loops ask for the same again at every step, and TensorFlow takes a millisecond for each answer.
+_known_types: dict[Any, list[tuple[tuple[int, ...], str]]] = {}
+_MOST_KNOWN_TYPES = 1 << 14
+_LARGEST_IN_KEY = 1 << 10
+
+
+def _key(
+    op: str, inputs: Sequence[tuple[tuple[int, ...], str, np.ndarray | None]], attributes: Mapping[str, Any]
+) -> Any:
+    """What the types follow from, as a key; None where that is large."""
+    if any(value is not None and value.nbytes > _LARGEST_IN_KEY for _, _, value in inputs):
+        return None
+    given = tuple((s, d, None if value is None else value.tobytes()) for s, d, value in inputs)
+    return op, given, repr(sorted(attributes.items(), key=lambda item: item[0]))
+
+
+def _inferred_types(
+    op: str, inputs: Sequence[tuple[tuple[int, ...], str, np.ndarray | None]], attributes: Mapping[str, Any]
+) -> list[tuple[tuple[int, ...], str]]:
     moved = _SHAPED_BY_VALUES.get(op)
     if moved is not None and all(value is not None or i in moved for i, (_, _, value) in enumerate(inputs)):
         zeros = [np.zeros(shape, dtype) if value is None else value for shape, dtype, value in inputs]
