@@ -25,10 +25,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +44,8 @@ TARGETS = {
     "densenet121": {"together": 20.0},
     "squeezenet": {"together": 4.0, "error": 1e-2},
 }
+# Samples that are compared with plaintext are predicted so many at a time.
+_TOGETHER = 50
 SETTING = "batch 1, all three parties in one process, no network"
 
 
@@ -69,6 +73,8 @@ class Row:
     largest_error: float
     mean_error: float
     plaintext_seconds: float
+    plain_accuracy: float | None = None
+    private_accuracy: float | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--runs", type=int, default=3, help="predictions that are timed")
     parser.add_argument("--samples", type=int, default=20, help="of several samples: how many are compared")
-    parser.add_argument("--data", type=Path, default=SHARED, help="the folder with weights and the sample image")
+    parser.add_argument("--data", type=Path, default=SHARED, help="the folder with weights, sample image, cifar10.npz")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -143,7 +149,9 @@ def measure(name: str, data: Path, runs: int, samples: int) -> Row:
     cost = private.cost(1)
     memory = _highest_memory()
     count = min(samples, len(network.samples))
-    found += [private.predict(network.samples[i : i + 1], receiver="client", progress=False) for i in range(1, count)]
+    if count > 1:
+        rest = network.samples[1:count]
+        found.append(private.predict(rest, receiver="client", batch_size=_TOGETHER, progress=False))
     scores = np.concatenate(found)
     network.model(x, training=False)
     began = time.perf_counter()
@@ -173,7 +181,13 @@ def measure(name: str, data: Path, runs: int, samples: int) -> Row:
         largest_error=float(np.abs(plain - scores).max()),
         mean_error=float(np.abs(plain - scores).mean()),
         plaintext_seconds=plain_seconds,
+        plain_accuracy=_accuracy(plain, network.labels),
+        private_accuracy=_accuracy(scores, network.labels),
     )
+
+
+def _accuracy(scores: NDArray[Any], labels: NDArray[Any] | None) -> float | None:
+    return None if labels is None else float((scores.argmax(-1) == labels[: len(scores)]).mean())
 
 
 def _highest_memory() -> int:
@@ -211,8 +225,13 @@ def table(rows: Sequence[Row]) -> Table:
             f"{row.agreement:.1%} of {row.samples}",
             _judged(row.largest_error, target.get("error"), ".1e"),
         )
-    if any(not row.trained for row in rows):
-        found.caption = "* random weights: cost, and agreement with plaintext"
+    notes = ["* random weights: cost, and agreement with plaintext"] if any(not row.trained for row in rows) else []
+    notes += [
+        f"{row.network}: {row.plain_accuracy:.2%} right in plaintext, {row.private_accuracy:.2%} privately"
+        for row in rows
+        if row.plain_accuracy is not None and row.private_accuracy is not None
+    ]
+    found.caption = "\n".join(notes)
     return found
 
 

@@ -24,12 +24,14 @@ Samples = NDArray[Any]
 class Network:
     """A model and what to ask of it.
 
-    ``samples`` [n, ...] are its inputs; ``trained`` says whether the weights are real.
+    ``samples`` [n, ...] are its inputs, ``labels`` [n] their classes where they are known; ``trained`` says whether the
+    weights are real.
     """
 
     model: keras.Model
     samples: Samples
     trained: bool
+    labels: NDArray[Any] | None = None
 
 
 def squeezenet(data: Path) -> Network:
@@ -71,11 +73,16 @@ def squeezenet(data: Path) -> Network:
     return Network(model, picture[None].astype(np.float32), trained=True)
 
 
-def resnet20(data: Path, images: Samples | None = None) -> Network:
+def resnet20(data: Path, images: Samples | None = None, labels: NDArray[Any] | None = None) -> Network:
     """ResNet-20 for CIFAR-10 (He et al., 2016) with published weights.
 
-    Without CIFAR-10's test images: pieces of photographs, of CIFAR's size.
+    Its samples are ``images`` [n, 32, 32, 3] in 0 .. 255 with their ``labels``. Without them: the test images of a file
+    cifar10.npz in the data folder (x_test, y_test), or pieces of photographs of CIFAR's size.
     """
+    file = data / "cifar10.npz"
+    if images is None and file.exists():
+        with np.load(file) as cifar:
+            images, labels = cifar["x_test"], cifar["y_test"].ravel()
     weights = np.load(data / "cifar10_resnet20_hwio.npz")
 
     def conv(x: Any, name: str, strides: int = 1) -> Any:
@@ -113,7 +120,7 @@ def resnet20(data: Path, images: Samples | None = None) -> Network:
     last.set_weights([weights["linear.weight"], weights["linear.bias"]])
     pictures = _pieces(data, 200) if images is None else np.asarray(images, np.float64) / 255
     samples = (pictures - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    return Network(model, samples.astype(np.float32), trained=True)
+    return Network(model, samples.astype(np.float32), trained=True, labels=labels)
 
 
 def _subsampled(x: Any, channels: int) -> Any:
