@@ -39,13 +39,13 @@ def onnx_source(path: Path, inputs: Mapping[str, Argument] | None = None) -> Sou
     program = _Program(graph)
     arguments: dict[str, Argument] = {}
     names = _identifiers([value.name for value in graph.inputs])
-    for value, name in zip(graph.inputs, names, strict=True):
-        given = (inputs or {}).get(name)
-        arguments[name] = given if given is not None else _argument(value, name)
     unknown = set(inputs or {}) - set(names)
     if unknown:
         first = sorted(unknown)[0]
         raise UnsupportedModelError(f"The model has no input {first!r}; its inputs are {', '.join(names)}.")
+    for value, name in zip(graph.inputs, names, strict=True):
+        given = (inputs or {}).get(name)
+        arguments[name] = given if given is not None else _argument(value, name)
     results = _identifiers(graph.outputs)
     program.check()
 

@@ -34,7 +34,7 @@ class Argument:
     def __post_init__(self) -> None:
         try:
             shape = tuple(int(extent) for extent in self.shape)
-        except TypeError:
+        except (TypeError, ValueError):
             shape = (-1,)
         if any(extent < 0 for extent in shape):
             raise UnsupportedModelError(
