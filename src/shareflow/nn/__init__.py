@@ -40,6 +40,7 @@ from shareflow.nn.linear import flatten as flatten
 from shareflow.nn.normalization import l2_normalize as l2_normalize
 from shareflow.nn.normalization import layer_norm as layer_norm
 from shareflow.nn.normalization import log_softmax as log_softmax
+from shareflow.nn.normalization import rms_norm as rms_norm
 from shareflow.nn.normalization import softmax as softmax
 from shareflow.nn.normalization import standard_deviation as standard_deviation
 from shareflow.nn.normalization import variance as variance
@@ -95,6 +96,7 @@ from shareflow.nn.smooth import gelu as gelu
 from shareflow.nn.smooth import hard_sigmoid as hard_sigmoid
 from shareflow.nn.smooth import hard_swish as hard_swish
 from shareflow.nn.smooth import leaky_relu as leaky_relu
+from shareflow.nn.smooth import mish as mish
 from shareflow.nn.smooth import sigmoid as sigmoid
 from shareflow.nn.smooth import silu as silu
 from shareflow.nn.smooth import softplus as softplus

@@ -1,4 +1,4 @@
-"""recognise: functions are found in the forms that Keras, TensorFlow and people write; nothing else is taken for one."""
+"""recognise: functions are found in the forms that Keras, TensorFlow and people write; nothing else is."""
 
 import math
 
