@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict
@@ -86,6 +87,7 @@ def predict(
     labels: Annotated[Path | None, typer.Option(help="A text file of class names, one a line.")] = None,
     fractional_bits: Annotated[int, typer.Option(min=8, max=24, help="Bits behind the point.")] = 16,
     report: Annotated[bool, typer.Option(help="Show where the time goes, layer by layer.")] = True,
+    network: Annotated[str | None, typer.Option(help=cli_calibrate.NETWORK_HELP)] = None,
     signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
 ) -> None:
     """Predict privately: the model's weights and the inputs meet only as secret shares.
@@ -98,7 +100,11 @@ def predict(
     if config is not None:
         if inputs is not None:
             raise typer.BadParameter("with --config the servers have the model; give the inputs alone", ctx)
-        for option, given in (("batch_size", "--batch-size"), ("fractional_bits", "--fractional-bits")):
+        for option, given in (
+            ("batch_size", "--batch-size"),
+            ("fractional_bits", "--fractional-bits"),
+            ("network", "--network"),
+        ):
             source = ctx.get_parameter_source(option)
             if source is not None and source.name != "DEFAULT":
                 raise typer.BadParameter(f"{given} is for predictions in this process; with --config the plan says it")
@@ -107,7 +113,9 @@ def predict(
     elif inputs is None:
         raise typer.BadParameter("give a model and inputs, or --config and inputs", ctx)
     else:
-        names, results = _predict_here(model, inputs, batch_size, labels, fractional_bits, report, signature)
+        names, results = _predict_here(
+            model, inputs, batch_size, labels, fractional_bits, report, signature, network
+        )
     if out:
         write_scores(out, names, results)
         Console().print(f"Scores are in {out}.")
@@ -121,6 +129,7 @@ def _predict_here(
     fractional_bits: int,
     report: bool,
     signature: str | None,
+    network: str | None,
 ) -> tuple[list[str], dict[str, np.ndarray]]:
     import shareflow as sf
     from shareflow import display
@@ -140,7 +149,9 @@ def _predict_here(
     names, arrays = read_inputs(inputs, source)
     loaded = time.perf_counter()
     size = min(batch_size, len(names)) if source.batched else 1
-    results = _results(private, arrays, size)
+    choice = private.choose(network, size) if network else None
+    with choice.choices if choice else contextlib.nullcontext():
+        results = _results(private, arrays, size)
     done = time.perf_counter()
     for name, scores in results.items():
         if len(results) > 1:
@@ -154,6 +165,9 @@ def _predict_here(
         with console.status("measuring layer by layer"):
             measured = private.report(size)
         console.print(display.report_table(measured.layers, measured.total, f"One batch of {size}"))
+    if choice:
+        for line in choice.lines(choice.measure()):
+            console.print(line, highlight=False, soft_wrap=True)
     return names, results
 
 
