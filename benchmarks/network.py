@@ -548,16 +548,18 @@ def markdown(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def with_block(text: str, figures: str) -> str:
+def with_block(text: str, figures: str, begin_mark: str = _BEGIN) -> str:
     """A page of documentation with new figures in its block.
 
     Raises:
         BenchmarkError: the page has no such block.
     """
-    before, begin, rest = text.partition(_BEGIN)
+    before, begin, rest = text.partition(begin_mark)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise BenchmarkError(f"The page that --docs names has a block between {_BEGIN!r} and {_END!r}; it has none.")
+        raise BenchmarkError(
+            f"The page that --docs names has a block between {begin_mark!r} and {_END!r}; it has none."
+        )
     return f"{before}{begin}\n{figures}\n{end}{after}"
 
 

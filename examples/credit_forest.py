@@ -100,7 +100,7 @@ def main() -> None:
     print(f"accepted {private.sum():.0f} of {APPLICANTS}, in the clear {clear.sum()}")
     same, right = np.mean(private == clear), np.mean((good > 0) == clear)
     print(f"same decisions {100 * same:.1f} %, right ones {100 * right:.1f} %")
-    print("\n".join(choice.lines(choice.measure(*arguments))))
+    print("\n".join(choice.lines(choice.measure())))
 
 
 if __name__ == "__main__":

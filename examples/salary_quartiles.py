@@ -40,7 +40,7 @@ def main() -> None:
     clear = np.sort(salaries)[list(QUARTILES)]
     for name, private, plain in zip(("first", "median", "third"), choice(*at_people).numpy(), clear, strict=True):
         print(f"{name:8} {private:9.2f}   in the clear {plain:9.2f}")
-    print("\n".join(choice.lines(choice.measure(*at_people))))
+    print("\n".join(choice.lines(choice.measure())))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
     for lot, (winner, price) in enumerate(zip(winners.numpy(), prices.numpy(), strict=True)):
         clear = f"in the clear bidder {bids[:, lot].argmax()} for {in_order[-2, lot]:.0f}"
         print(f"lot {lot}: bidder {winner:.0f} for {price:.0f}   {clear}")
-    print("\n".join(choice.lines(choice.measure(*at_bidders))))
+    print("\n".join(choice.lines(choice.measure())))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from shareflow.audit.cost import Cost
 from shareflow.audit.view import Audit
 from shareflow.compiler.calibration import Calibration
 from shareflow.compiler.compile_model import calibrated
+from shareflow.compiler.cost.choose import Choice, choose
+from shareflow.compiler.cost.network import Network
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.graph import INPUT, Node, Output
 from shareflow.compiler.model import Model, source_of
@@ -165,6 +167,14 @@ class PrivateModel:
     def cost(self, batch_size: int = 1) -> Cost:
         """Rounds and bytes of one prediction, sharing its input and revealing its result included."""
         return self._predictor(_CLIENT).cost(self._zeros(batch_size))
+
+    def choose(self, network: str | Network = "here", batch_size: int = 1) -> Choice:
+        """How a prediction takes the least time on a network, predicted and to be measured (:func:`shareflow.choose`).
+
+        Inside ``with model.choose("wan").choices:`` predictions are computed so.
+        """
+        with self.protocol:
+            return choose(self._predictor(_CLIENT), self._zeros(batch_size), network=network)
 
     def timed(self, x: Any) -> Timing:
         """Seconds of one prediction for a batch, the dealer's part and the rest one after the other."""

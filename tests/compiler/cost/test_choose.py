@@ -21,7 +21,7 @@ from shareflow.protocol.functionality.comparison import Compared, layout_for, la
 
 SPDZ = sf.SPDZ()
 # Apart from what a machine does, so that rounds and bytes alone decide.
-NO_WORK = Speeds((0.0,) * len(KINDS), 0.0, 0.0)
+NO_WORK = Speeds((0.0,) * len(KINDS), 0.0, 0.0, 0.0)
 FAR, NARROW = Network(0.2, 1e9), Network(1e-5, 1e5)
 LINES = [FAR, NARROW, NETWORKS["lan"], NETWORKS["wan"], Network(5e-3, 20e6)]
 
@@ -121,7 +121,7 @@ def test_what_is_chosen_is_what_is_computed(rng):
     with choice.choices:
         assert program.cost(x) == choice.chosen.cost != choice.default.cost
         assert program.audit(x).passed
-    text = "\n".join(choice.lines(choice.measure(x, repeats=1)))
+    text = "\n".join(choice.lines(choice.measure(repeats=1)))
     for part in ("predicted ", "by default ", "measured ", "waiting", "place of maximum of 40, 1 times, 63 bits: "):
         assert part in text
 

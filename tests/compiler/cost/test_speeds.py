@@ -13,7 +13,7 @@ from shareflow.compiler.cost.speeds import Speeds, calibrated_path, current_spee
 from shareflow.compiler.cost.work import KINDS
 from shareflow.errors import DataError
 
-MADE_UP = Speeds((1e-6, 2e-9, 0.0, 3e-9, 1e-10, 5e-10), 1e-4, 2e-4, "a machine", "here")
+MADE_UP = Speeds((1e-6, 2e-9, 0.0, 3e-9, 1e-10, 5e-10), 1e-4, 2e-4, 3e-4, "a machine", "here")
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +76,12 @@ def test_a_table_is_written_and_read(tmp_path):
     path = tmp_path / "a" / "speeds.json"
     MADE_UP.write(path)
     back = Speeds.read(path)
-    assert (back.seconds, back.start, back.message, back.machine) == (*_parts(MADE_UP), "a machine")
+    assert (*_parts(back), back.machine) == (*_parts(MADE_UP), "a machine")
     assert back.source == str(path)
 
 
 def _parts(speeds):
-    return speeds.seconds, speeds.start, speeds.message
+    return speeds.seconds, speeds.start, speeds.message, speeds.request
 
 
 def test_the_cache_goes_before_what_came_along():
@@ -104,9 +104,9 @@ def test_a_broken_table_is_not_passed_over(content):
 @pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf"), "fast", None])
 def test_impossible_speeds(value):
     with pytest.raises(DataError, match="zero or more"):
-        Speeds((value,) * len(KINDS), 0.0, 0.0)
+        Speeds((value,) * len(KINDS), 0.0, 0.0, 0.0)
     with pytest.raises(DataError, match="zero or more"):
-        Speeds((0.0,), 0.0, 0.0)
+        Speeds((0.0,), 0.0, 0.0, 0.0)
 
 
 def test_the_command(tmp_path, monkeypatch):

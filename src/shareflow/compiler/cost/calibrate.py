@@ -31,9 +31,10 @@ from shareflow.protocol.spdz import SPDZ
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.ring import kernels
 
-# Seconds that a round takes between processes of one machine besides computing: measured by benchmarks.network on the
-# machine of the shipped table (docs/cost.md). A command in one process cannot measure it.
-MESSAGE = 0.5e-3
+# Seconds that a round takes between processes of one machine besides computing, and a client's request besides its
+# rounds: a line through what benchmarks.network measured on loopback, where the shipped table is from (docs/cost.md). A
+# command in one process cannot measure them.
+MESSAGE, REQUEST = 0.42e-3, 1.5e-3
 
 _LAYOUTS = (Layout(4, (4, 4)), Layout(6, (4, 3)), Layout(2, (2, 2, 2, 2, 2)), Layout(3, (3, 7)))
 _SIZES = (64, 4096, 65536)
@@ -103,7 +104,7 @@ def _measured(
     return Sample(name, seconds, (work.of(dealer), work.others(dealer)))
 
 
-def fitted(measured: Sequence[Sample], message: float = MESSAGE) -> Speeds:
+def fitted(measured: Sequence[Sample]) -> Speeds:
     """The speeds that come nearest to what was measured.
 
     Raises:
@@ -118,7 +119,7 @@ def fitted(measured: Sequence[Sample], message: float = MESSAGE) -> Speeds:
     if len(rows) <= len(KINDS):
         raise DataError(f"Speeds of {len(KINDS)} kinds of work take more than {len(rows)} measurements.")
     found = not_negative_least_squares(np.array(rows), np.array(times))
-    return Speeds(tuple(map(float, found[:-1])), float(found[-1]), message, machine(), "measured now")
+    return Speeds(tuple(map(float, found[:-1])), float(found[-1]), MESSAGE, REQUEST, machine(), "measured now")
 
 
 def not_negative_least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

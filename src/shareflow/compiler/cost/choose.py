@@ -36,6 +36,7 @@ class Choice:
 
     Args:
         function: that was given.
+        arguments: that were given, for measuring.
         network: between the parties.
         offline: whether the dealer's part counts.
         chosen: the way of the least predicted time, which calls take.
@@ -45,6 +46,7 @@ class Choice:
     """
 
     function: Function[Any]
+    arguments: tuple[Any, ...]
     network: Network
     offline: bool
     chosen: Outlook
@@ -66,7 +68,7 @@ class Choice:
         with self.choices:
             return self.function(*arguments, **options)
 
-    def measure(self, *arguments: Any, repeats: int = 5, default: bool = False) -> Prediction:
+    def measure(self, repeats: int = 5, default: bool = False) -> Prediction:
         """The same seconds with computing as it is measured in this process, the median of some calls.
 
         What the network takes stays predicted: nothing is sent in one process. Both servers' parts run one after the
@@ -74,8 +76,8 @@ class Choice:
         """
         way = self.default if default else self.chosen
         with way.choices:
-            self.function.timed(*arguments)
-            timings = [self.function.timed(*arguments)[1] for _ in range(repeats)]
+            self.function.timed(*self.arguments)
+            timings = [self.function.timed(*self.arguments)[1] for _ in range(repeats)]
         online, offline = (statistics.median(getattr(t, part) for t in timings) for part in ("online", "offline"))
         if self.network.apart:
             return way.prediction.with_computing(online / 2, offline if self.offline else 0.0)
@@ -131,7 +133,7 @@ def choose(
     best = looked_at(decisions.choices) if decisions.choices else default
     if best.prediction.seconds >= default.prediction.seconds:
         best = default
-    return Choice(function, line, counted, best, default, decisions.alternatives, fast)
+    return Choice(function, arguments, line, counted, best, default, decisions.alternatives, fast)
 
 
 def _servers_and_dealer() -> SPDZ:

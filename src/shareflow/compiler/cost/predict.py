@@ -61,7 +61,7 @@ def predict_program(
     # A correction goes to the server that was sent less so far: each line carries about half.
     dealt = cost.offline_bytes / 2 if offline else 0.0
     return Prediction(
-        line.latency + speeds.message * cost.rounds + (network.rtt / 2 if dealt else 0.0),
+        line.latency + speeds.request + speeds.message * cost.rounds + (network.rtt / 2 if dealt else 0.0),
         line.transfer + 8 * dealt * _WIRE / network.bandwidth,
         computing,
         dealing + speeds.start if offline else 0.0,

@@ -31,6 +31,7 @@ class Speeds:
         seconds: for one of each kind, in the order of KINDS; none below zero.
         start: seconds of starting one party's part.
         message: seconds that a round takes between processes of one machine, where the network takes none.
+        request: seconds that a client's request takes there besides its rounds.
         machine: where it was measured, in words.
         source: the file that it is from, or how it was made.
     """
@@ -38,16 +39,17 @@ class Speeds:
     seconds: tuple[float, ...]
     start: float
     message: float
+    request: float
     machine: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:
-        values = (*self.seconds, self.start, self.message)
+        values = (*self.seconds, self.start, self.message, self.request)
         good = all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values)
         if len(self.seconds) != len(KINDS) or not good:
             raise DataError(
-                f"Speeds are seconds of zero or more for each of {', '.join(KINDS)}, a start and a message; got "
-                f"{self.seconds}, {self.start} and {self.message}. Measure them anew: shareflow calibrate."
+                f"Speeds are seconds of zero or more for each of {', '.join(KINDS)}, a start, a message and a request; "
+                f"got {values}. Measure them anew: shareflow calibrate."
             )
 
     def of(self, work: Vector) -> float:
@@ -83,7 +85,7 @@ class Speeds:
     def _made_of(cls, found: dict[str, Any], path: Path) -> Speeds:
         try:
             seconds = tuple(found["seconds"][kind] for kind in KINDS)
-            return cls(seconds, found["start"], found["message"], str(found["machine"]), str(path))
+            return cls(seconds, found["start"], found["message"], found["request"], str(found["machine"]), str(path))
         except (KeyError, TypeError):
             raise DataError(f"'{path}' lacks a part of a table of speeds. Make one: `shareflow calibrate`.") from None
 
