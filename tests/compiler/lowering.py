@@ -51,7 +51,7 @@ def named(function: Callable[..., Any], inputs: Sequence[Any]) -> dict[str, np.n
 
 def wanted(function: Callable[..., Any], inputs: Sequence[Any]) -> list[np.ndarray]:
     """TensorFlow's own results."""
-    return [np.asarray(result) for result in tf.nest.flatten(function(*map(tf.constant, inputs)))]
+    return [result.numpy() for result in tf.nest.flatten(function(*map(tf.constant, inputs)))]
 
 
 def on_shares(

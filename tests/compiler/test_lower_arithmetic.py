@@ -76,6 +76,29 @@ def test_binary_on_shares_and_plaintext_of_two_parties(name):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_real_types(dtype):
+    def function(x, y):
+        return tf.cast(tf.nn.relu(x) * y + tf.cast(0.5, x.dtype), tf.float32), tf.reduce_max(x, 0) > 1
+
+    kind = tf.as_dtype(dtype).as_numpy_dtype
+    x, y = (np.round(reals(3, 4, seed=i) * 4) / 4 for i in (0, 1))
+    check(function, x.astype(kind), y.astype(kind), units=1)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
+def test_whole_types(dtype):
+    def function(x, y):
+        return tf.maximum(x, y) + x * y, tf.cast(x, tf.float32) / 4, x > y, tf.reduce_sum(tf.cast(x, tf.int32), 0)
+
+    x, y = (wholes(3, 4, low=0, high=9, seed=i, dtype=dtype) for i in (0, 1))
+    if dtype in ("uint16", "uint32"):
+        # TensorFlow has no maximum of these.
+        check(lambda x, y: (tf.cast(x, tf.int32) - tf.cast(y, tf.int32), tf.cast(x, tf.float32)), x, y, units=0)
+    else:
+        check(function, x, y, units=0)
+
+
 def test_limits_beyond_what_is_encoded_limit_nothing():
     inf = np.inf
     for limit in (inf, 1e12, [inf, 1.0, 1e12]):

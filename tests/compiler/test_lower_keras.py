@@ -241,3 +241,15 @@ def test_operations_of_keras_ops():
         keras.ops.tril(x),
     ]
     check_model(keras.Model(x, results), reals(2, 4, 6), units=24, relative=2e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_models_of_other_precision(policy):
+    """Fixed point is finer than half precision, which decides how near the two come."""
+    image = keras.Input(IMAGE)
+    x = L.ReLU()(L.BatchNormalization(dtype=policy)(L.Conv2D(4, 3, dtype=policy)(image)))
+    x = L.LayerNormalization(dtype=policy)(x)
+    model = keras.Model(image, L.Dense(3)(L.Flatten()(x)))
+    randomise(model)
+    x = reals(2, *IMAGE)
+    check_model(model, x, units=8 if policy == "float64" else 4000, relative=1e-5 if policy == "float64" else 0.1)

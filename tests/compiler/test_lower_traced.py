@@ -102,3 +102,14 @@ def test_what_needs_a_handler_is_found_before_anything_is_shared():
             owner="owner",
             inputs={name: Argument((3,), "int32", False, party) for name, party in (("x", "alice"), ("y", "bob"))},
         )
+
+
+def test_what_turns_out_to_be_public_while_a_program_is_traced():
+    def function(x):
+        finite = tf.logical_and(tf.math.is_finite(x), tf.math.is_finite(x * 2))
+        return tf.where(tf.reduce_all(finite, 1, keepdims=True), tf.nn.relu(x), 0.0)
+
+    inputs = {"x": Argument((3, 4), "float32", batched=False)}
+    private = sf.private_model(tf.function(function, autograph=False), owner="model-owner", inputs=inputs)
+    x = reals(3, 4)
+    np.testing.assert_allclose(private.predict(x, receiver="client"), function(tf.constant(x)), atol=1e-4)

@@ -293,6 +293,15 @@ def test_a_variable_s_value_at_prediction_is_that_of_the_reading():
     np.testing.assert_allclose(got, x3 * 3, atol=1e-4)
 
 
+def test_variables_that_are_gathered_from_without_being_read():
+    table = tf.Variable(reals(4, 3, 2))
+    places = np.int32([[0, 2], [3, 1]])
+    check(lambda i: tf.gather_nd(table, i), places, units=0)
+    check(lambda x: tf.gather_nd(table, places) + x, reals(2), units=0)
+    check(lambda x: tf.gather(table, [1, 3], axis=0) + x, reals(2), units=0)
+    check(lambda x: tf.zeros(tf.shape(table)) + x, reals(2), units=0)
+
+
 def test_arrays_in_the_code_are_the_owner_s_and_zeros_are_not():
     def function(x):
         return x * tf.constant([1.0, 2.0, 3.0]) + tf.zeros([3]) + tf.ones([3]) + 2.5

@@ -39,10 +39,15 @@ def evaluate(
         for output, value in zip(node.outputs, results, strict=True):
             values[output] = value
             if observe is not None:
-                observe(output, np.asarray(value))
+                observe(output, as_array(value))
         for output in last[node]:
             values.pop(output, None)
-    return {output: np.asarray(values[output]) for output in asked}
+    return {output: as_array(values[output]) for output in asked}
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A result as NumPy's; of bfloat16, too, which asarray does not take from TensorFlow."""
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
 
 
 def parameter_values(graph: Graph, wanted: Iterable[Output]) -> list[np.ndarray]:

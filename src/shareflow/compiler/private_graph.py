@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import tensorflow as tf
 
 from shareflow.compiler.composite import plain_meaning
+from shareflow.compiler.evaluate import as_array
 from shareflow.compiler.graph import CONSTANT, INPUT, Graph, Node, Output
 from shareflow.compiler.inference import compute
 from shareflow.compiler.lower.handler import Value, check_supported, lower
@@ -151,7 +151,9 @@ def compute_node(node: Node, values: Sequence[Value]) -> Sequence[Value]:
     private = [value for value in values if isinstance(value, PrivateTensor)]
     owners = {value.share.owner for value in private if isinstance(value.share, Known)}
     if not private:
-        return [np.asarray(result) for result in _plain(node, [tf.constant(value) for value in values])]
+        # At once, also while a program is traced: later nodes may need the values.
+        with tf.init_scope():
+            return [as_array(result) for result in _plain(node, [tf.constant(value) for value in values])]
     if len(owners) == 1 and all(isinstance(value.share, Known) for value in private):
         owner = owners.pop()
         with owner:

@@ -245,6 +245,12 @@ class _Reader:
         if op in LIST_OPS:
             self.build.layer = self.layer_of(path.rpartition("/")[0])
             return LIST_OPS[op](self.build, attributes_of(operation), *given)
+        if op == "VariableShape" and isinstance(given[0], _Variable):
+            return [self.build.constant(np.array(given[0].shape, operation.outputs[0].dtype.name))]
+        if op == "ResourceGatherNd" and isinstance(given[0], _Variable) and isinstance(given[1], Output):
+            table = self._read_variable(given[0], path)
+            self.build.layer = self.layer_of(path.rpartition("/")[0])
+            return [self.build("GatherNd", table, given[1])]
         if op == "ResourceGather" and isinstance(given[0], _Variable) and isinstance(given[1], Output):
             table = self._read_variable(given[0], path)
             self.build.layer = self.layer_of(path.rpartition("/")[0])
@@ -279,7 +285,7 @@ class _Reader:
             return [simpler]
         constants = [value.constant for value in given]
         if all(value is not None for value in constants) and operation.outputs:
-            results = [np.asarray(r) for r in compute(op, [tf.constant(c) for c in constants], attributes)]
+            results = [r.numpy() for r in compute(op, [tf.constant(c) for c in constants], attributes)]
             if sum(r.nbytes for r in results) <= max(_LARGEST_CONSTANT, *(c.nbytes for c in constants), 0):  # type: ignore[union-attr]
                 return [self.build.constant(r) for r in results]
         shapes = [tensor.shape for tensor in operation.outputs]

@@ -39,6 +39,11 @@ _NEAREST: dict[str, str] = {
     ),
     **dict.fromkeys(("DecodeJpeg", "DecodePng", "DecodeImage", "DecodeRaw", "StringSplitV2"), _AT_CLIENT),
     **dict.fromkeys(("StringToHashBucketFast", "StaticRegexReplace", "AsString", "StringJoin"), _AT_CLIENT),
+    **dict.fromkeys(
+        ("Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"),
+        "control flow as functions: tf.compat.v1.enable_control_flow_v2() before the graph is made",
+    ),
+    **dict.fromkeys(("BlockLSTM", "BlockLSTMV2", "LSTMBlockCell", "GRUBlockCell", "CudnnRNNV3"), "Keras' LSTM and GRU"),
     "ListDiff": "a fixed set of classes, and comparing with each",
     "MaxPoolWithArgmax": "tf.nn.max_pool, and unpooling by a layer that needs no places",
     "FractionalMaxPool": "tf.nn.max_pool",
@@ -104,8 +109,10 @@ def lower(node: Node, values: Sequence[Value]) -> tuple[Value, ...]:
 
 
 def _numbers(value: Value) -> Value:
-    """Public truth values as 0 and 1."""
-    return value.astype(np.int64) if not isinstance(value, PrivateTensor) and value.dtype == bool else value
+    """Public truth values as 0 and 1, and bfloat16 as a type that NumPy knows."""
+    if isinstance(value, PrivateTensor) or value.dtype.kind in "fiu":
+        return value
+    return value.astype(np.int64 if value.dtype == bool else np.float32)
 
 
 def check_supported(nodes: Sequence[Node]) -> None:
