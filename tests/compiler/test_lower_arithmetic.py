@@ -169,6 +169,13 @@ def test_division_of_whole_numbers_is_exact(function, dtype):
     check(lambda x: function(x, tf.cast(tf.constant(divisor), dtype)), x, units=0)
 
 
+def test_large_quotients_of_whole_numbers():
+    x = np.int32([16_383, -16_383, 16_000, 100_002, -100_002, 100_000])
+    for y in (np.int32([1, 1, 1, 7, 7, -7]), np.int32([-1, 3, 2, 1000, 999, 13])):
+        check(lambda x, y: (x // y, x % y), x, y, units=0)
+        check(lambda x: (x // y, x % y), x, units=0)  # noqa: B023
+
+
 def test_floor_division_of_fractions():
     x = reals(40, size=50)
     check(lambda x: x // 0.75, x, units=0)

@@ -313,6 +313,14 @@ def test_arrays_in_the_code_are_the_owner_s_and_zeros_are_not():
     assert not public.parameters
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8", "uint8"])
+def test_arrays_that_may_be_weights_are_the_owner_s(dtype):
+    weights = tf.constant(np.arange(6).reshape(3, 2), dtype)
+    graph = check(lambda x: x @ tf.cast(weights, tf.float32), x53, units=2)
+    assert [node.dtypes for node in graph.parameters] == [(dtype,)]
+    assert all(node.attributes["value"].size < 6 for node in graph.nodes if node.op == CONSTANT)
+
+
 def test_writing_to_variables_is_refused_or_left_out():
     counter = tf.Variable(0.0)
 

@@ -135,7 +135,9 @@ class _Reader:
     def _array(self, value: np.ndarray, path: str) -> Output:
         """An array in the code: the owner's, if it may be weights."""
         # Zeros and ones are how loops and layers begin; they say nothing of a model.
-        plain = value.dtype.kind != "f" or value.size <= 1 or bool(np.all(value == 0) or np.all(value == 1))
+        # Eight-bit numbers are no shapes or axes, but may be weights that were quantised.
+        numbers = value.dtype.kind in "iub" and value.dtype.name not in ("int8", "uint8")
+        plain = numbers or value.size <= 1 or bool(np.all(value == 0) or np.all(value == 1))
         if self.arrays_are_public or plain:
             self.build.layer = self.layer_of(path.rpartition("/")[0])
             return self.build.constant(value)
