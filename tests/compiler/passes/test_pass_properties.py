@@ -9,6 +9,9 @@ from tracing import graph_of_model, same
 
 from shareflow.compiler.passes import optimize, steps
 
+# Keras draws from Python's random numbers when a layer is made; the weights are drawn anew, from a seed.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
+
 ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "sigmoid", "leaky_relu", "hard_silu", "mish", "hard_tanh", "softplus")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shareflow.compiler.graph import Graph, Node, Output, Replacement
-from shareflow.compiler.passes.kernels import linear_layer
+from shareflow.compiler.passes.kernels import as_layer, linear_layer
 from shareflow.compiler.passes.select_first import UNARY
 from shareflow.compiler.passes.simplify import frozen
 from shareflow.compiler.passes.sweep import Sweep, sweep
@@ -57,8 +57,7 @@ def _distinct(nodes: list[Node]) -> bool:
 
 
 def _layers_joined(at: Sweep, nodes: tuple[Node, ...]) -> list[Output]:
-    first = linear_layer(nodes[0], at)
-    assert first is not None
+    first = as_layer(nodes[0])
     turned = bool(nodes[0].attributes.get("transpose_b") or nodes[0].attributes.get("adj_y"))
     kernels = [at(node.inputs[1]) for node in nodes]
     axis = at.build.constant(len(kernels[0].shape) - (2 if turned else 1), "int32")

@@ -34,7 +34,11 @@ class LinearLayer:
         inputs = [at(value) for value in self.node.inputs]
         kernel_place, data_place = _PLACES[self.node.op]
         inputs[kernel_place], inputs[data_place] = kernel, data
-        return at.again(self.node, *inputs)
+        # Under its own name, whatever is folded into it.
+        outside, at.build.layer = at.build.layer, self.node.layer
+        result = at.again(self.node, *inputs)
+        at.build.layer = outside
+        return result
 
     def kernel_for_outputs(self, at: Sweep, scale: Output) -> Output | None:
         """The kernel with a scale [c], or of one number, for each channel of the result."""
@@ -96,32 +100,34 @@ def linear_layer(node: Node, at: Sweep) -> LinearLayer | None:
         return None
     if node.attributes.get("transpose_a") or node.attributes.get("adj_x"):
         return None
-    if node.op == "Einsum" and _labels(node) is None:
+    if node.op == "Einsum" and not _sums_products(node):
         return None
-    kernel, data = (node.inputs[place] for place in _PLACES[node.op])
+    layer = as_layer(node)
+    kernel, data = layer.kernel, layer.data
     if node.op in _MATRICES and len(kernel.shape) > 2 and math.prod(kernel.shape[:-2]) != 1:
         return None
     if not at.owned(kernel) or at.owned(data):
         return None
+    return layer
+
+
+def as_layer(node: Node) -> LinearLayer:
+    """A product as a linear layer, whoever knows its kernel."""
+    kernel, data = (node.inputs[place] for place in _PLACES[node.op])
     return LinearLayer(node, data, kernel)
 
 
-def _equation(node: Node) -> tuple[tuple[str, str], str]:
-    found = _labels(node)
-    assert found is not None
-    return found
+def _equation(node: Node) -> tuple[list[str], str]:
+    """Labels of the operands, and of the result."""
+    left, _, result = str(node.attributes["equation"]).replace(" ", "").partition("->")
+    return left.split(","), result
 
 
-def _labels(node: Node) -> tuple[tuple[str, str], str] | None:
-    """(labels of data, of kernel), labels of the result; None where it is more than a sum of products."""
-    text = str(node.attributes["equation"]).replace(" ", "")
-    left, arrow, result = text.partition("->")
-    operands = left.split(",")
-    if not arrow or len(operands) != 2 or "." in text or not result or not operands[0]:
-        return None
-    if any(len(set(labels)) != len(labels) for labels in (*operands, result)):
-        return None
-    return (operands[0], operands[1]), result
+def _sums_products(node: Node) -> bool:
+    """Whether an equation of two operands names every axis of each once: no diagonals, no dots."""
+    operands, result = _equation(node)
+    named = all(labels and labels.isalpha() and len(set(labels)) == len(labels) for labels in (*operands, result))
+    return len(operands) == 2 and named
 
 
 def _is_one(scale: Output) -> bool:
