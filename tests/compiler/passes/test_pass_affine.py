@@ -75,6 +75,43 @@ def test_a_scale_goes_into_the_layer_before(name):
     assert did(after)["scale into the layer before"] == 1
 
 
+def attention(size, keep=False):
+    queries, keys, offset = array(4, size), array(4, size), array(size)
+
+    def scores(x):
+        query = tf.matmul(x, queries) + offset
+        found = tf.einsum("btc,bsc->bts", query, tf.matmul(x, keys)) * size**-0.5
+        return (found, query) if keep else found
+
+    return graph_of(scores, (2, 3, 4))
+
+
+def test_one_number_goes_through_a_private_product_into_one_factor():
+    graph = attention(3)
+    after = fold(graph)
+    same(graph, after, 1e-4)
+    assert ops(graph)["Mul"] == 1 and ops(after)["Mul"] == 0
+    assert ops(after)["Einsum"] == 1
+
+
+def test_it_goes_into_neither_where_both_have_other_uses_and_stays_where_it_is_free():
+    kernel = array(4, 3)
+
+    def shared(x):
+        y = tf.matmul(x, kernel)
+        return tf.matmul(y, y, transpose_b=True) * 3**-0.5
+
+    graph = graph_of(shared, (2, 3, 4))
+    assert ops(fold(graph))["Mul"] == 1
+    # 1 / sqrt(4) only moves the point.
+    assert ops(fold(attention(4)))["Mul"] == 1
+    kept = attention(3, keep=True)
+    after = fold(kept)
+    same(kept, after, 1e-4)
+    # The query is a result: the key takes it.
+    assert ops(after)["Mul"] == 0
+
+
 AFTER = {
     "conv2d, zeros around": (lambda x: tf.nn.conv2d(x * scale(4) + array(4), KERNEL, 1, "SAME"), IMAGE, (6, 6, 5)),
     "conv2d": (lambda x: tf.nn.conv2d(x * scale(4) + array(4), KERNEL, 1, "VALID"), IMAGE, (5,)),

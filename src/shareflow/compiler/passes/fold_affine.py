@@ -15,6 +15,7 @@ import numpy as np
 
 from shareflow.compiler.graph import Graph, Node, Output, Replacement
 from shareflow.compiler.passes.kernels import LinearLayer, linear_layer
+from shareflow.compiler.passes.powers_of_two import moves_the_point
 from shareflow.compiler.passes.simplify import signs
 from shareflow.compiler.passes.sweep import Sweep, settle
 
@@ -23,6 +24,7 @@ _ADDS = ("AddV2", "Add", "BiasAdd")
 _SUMS = (*_ADDS, "Sub")
 # Linear, element by element the same for every channel of the last axis.
 _AVERAGES = ("Mean", "Sum", "AvgPool", "AvgPool3D", "shareflow.sum_pool")
+_BILINEAR = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
 _SHAPES = ("Reshape", "Squeeze", "ExpandDims")
 _MOVES = ("Pad", "Slice", "StridedSlice", "Transpose", "SpaceToBatchND", "BatchToSpaceND", "BroadcastTo", "Tile")
 # Elements of the largest map of offsets that an owner shares in place of one number a channel.
@@ -90,6 +92,14 @@ def into_layer_before(at: Sweep, y: Output, scale: Output) -> Output | None:
             return at.build("AddV2", scaled, moved)
         return None
     single = math.prod(scale.shape) == 1
+    if node.op in _BILINEAR and single and not moves_the_point(scale):
+        # One number for all goes into either factor, as 1 / sqrt(d) of attention into the kernel of the queries.
+        for k, factor in enumerate(node.inputs):
+            scaled = into_layer_before(at, factor, scale) if at.secret(factor) else None
+            if scaled is not None:
+                inputs = [scaled if i == k else at(value) for i, value in enumerate(node.inputs)]
+                return at.again(node, *inputs)
+        return None
     keeps = node.op in _AVERAGES and _channels_stay(node)
     if node.op in _SHAPES or (node.op in _MOVES and (single or node.op not in ("Transpose", "Tile"))) or keeps:
         inner = node.inputs[0]
