@@ -7,6 +7,7 @@ import tensorflow as tf
 from lowering import check, graph_of, on_shares, reals, wholes
 
 from shareflow.compiler.graph import CONSTANT, PARAMETER
+from shareflow.compiler.mark import mark
 from shareflow.errors import UnsupportedModelError
 
 x3, x53 = reals(3), reals(5, 3)
@@ -407,3 +408,27 @@ def test_a_graph_of_thousands_of_nodes_is_read_in_seconds():
 def test_whole_inputs_and_results():
     check(lambda i: i // 2 + tf.shape(i)[0], wholes(6), units=0)
     check(lambda i: tf.cast(i, tf.float32) / 2, wholes(6), units=0)
+
+
+# --- marks: a function that says what it means as a whole
+
+
+def test_a_marked_function_is_one_op():
+    said = mark("shareflow.polynomial", coefficients=[0.0, 1.0, 0.5], bound=4.0)
+
+    @tf.function(experimental_implements=said)
+    def polynomial(x):
+        return x + 0.5 * x * x
+
+    graph = check(lambda x: polynomial(x) + 1, x3, units=8)
+    assert "shareflow.polynomial" in ops(graph)
+    assert not ops(graph) & {"Mul", "Square"}
+
+
+def test_an_unknown_mark_is_refused():
+    @tf.function(experimental_implements=mark("shareflow.magic"))
+    def magic(x):
+        return x
+
+    with pytest.raises(UnsupportedModelError, match=r"shareflow\.magic, which this version does not know"):
+        graph_of(lambda x: magic(x), [x3])

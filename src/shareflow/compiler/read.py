@@ -358,13 +358,13 @@ class _Reader:
 
     def _composite(self, implements: str, operation: Any, given: Sequence[Value], path: str) -> Output:
         op, attributes = parse_mark(implements)
-        if plain_meaning(op) is None or not all(isinstance(value, Output) for value in given):
+        values = [value for value in given if isinstance(value, Output)]
+        if plain_meaning(op) is None or len(values) < len(given) or not values:
             raise UnsupportedModelError(f"'{path}' is marked as {op}, which this version does not know.")
-        tensor, first = operation.outputs[0], given[0]
-        assert isinstance(first, Output)
-        shape = tuple(tensor.shape) if tensor.shape.is_fully_defined() else first.shape
+        tensor = operation.outputs[0]
+        shape = tuple(tensor.shape) if tensor.shape.is_fully_defined() else values[0].shape
         self.build.layer = self.layer_of(path.rpartition("/")[0])
-        return self.build.custom(op, given, shape, tensor.dtype.name, attributes, path)  # type: ignore[arg-type]
+        return self.build.custom(op, values, shape, tensor.dtype.name, attributes, path)
 
     def _loop(self, operation: Any, given: Sequence[Value], path: str) -> Sequence[Value]:
         condition = self._body(operation.get_attr("cond").name)
