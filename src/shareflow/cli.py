@@ -114,7 +114,7 @@ def predict(
         raise typer.BadParameter("give a model and inputs, or --config and inputs", ctx)
     else:
         names, results = _predict_here(
-            model, inputs, batch_size, labels, fractional_bits, report, signature, network
+            model, inputs, out, batch_size, labels, fractional_bits, report, signature, network
         )
     if out:
         write_scores(out, names, results)
@@ -124,6 +124,7 @@ def predict(
 def _predict_here(
     model: Path,
     inputs: Path,
+    out: Path | None,
     batch_size: int,
     labels: Path | None,
     fractional_bits: int,
@@ -137,11 +138,13 @@ def _predict_here(
     console = Console()
     source = load_source(model, signature)
     class_names = None
+    if len(source.outputs) > 1 and (labels or (out and out.suffix.lower() != ".npz")):
+        raise DataError(
+            f"--labels, and --out with .npy or .csv, are for one result; the model has {', '.join(source.outputs)}. "
+            "Use --out results.npz."
+        )
     if labels:
-        shapes = result_shapes(source)
-        if len(shapes) != 1:
-            raise DataError(f"--labels is for one result; the model has {', '.join(shapes)}. Leave it out.")
-        (shape,) = shapes.values()
+        (shape,) = result_shapes(source).values()
         class_names = read_labels(labels, shape[-1] if shape else None)
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(fractional_bits))
     began = time.perf_counter()

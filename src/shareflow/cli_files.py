@@ -102,17 +102,6 @@ def check_writable(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
         raise DataError(f"{option} writes a file into a folder that exists; '{path}' is none. Make the folder first.")
 
 
-def only_result(results: Mapping[str, np.ndarray], what: str = "--out .npy or .csv") -> np.ndarray:
-    """The result of a model that has one.
-
-    Raises:
-        DataError: it has several.
-    """
-    if len(results) != 1:
-        raise DataError(f"{what} is for one result; the model has {', '.join(results)}. Use --out results.npz.")
-    return next(iter(results.values()))
-
-
 def show_scores(console: Console, names: list[str], scores: np.ndarray, classes: list[str] | None) -> None:
     """The first scores [n, classes] as a table."""
     from shareflow import display
@@ -126,13 +115,13 @@ def show_scores(console: Console, names: list[str], scores: np.ndarray, classes:
 
 
 def write_scores(path: Path, names: list[str], results: Mapping[str, np.ndarray]) -> None:
-    """Scores as .npy, as .csv with a name in each row, or all results by their names as .npz."""
+    """Scores as .npy, as .csv with a name in each row, both of one result; or all results by their names as .npz."""
     import numpy as np
 
     if path.suffix.lower() == ".npz":
         np.savez(path, **dict(results))  # type: ignore[arg-type]
         return
-    scores = only_result(results)
+    (scores,) = results.values()
     if path.suffix.lower() == ".npy":
         np.save(path, scores)
         return

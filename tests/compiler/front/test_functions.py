@@ -122,7 +122,7 @@ def test_loops_and_conditions_on_public_values():
     def powers(x, count=3, square=True):
         total = x
         for i in tf.range(count):
-            if i % 2 == 0:
+            if i % 2 == 0:  # noqa: SIM108
                 total = total + x
             else:
                 total = total * 2.0

@@ -309,7 +309,7 @@ X = {"x": np.zeros((2, 4), np.float32)}
 UNSUPPORTED = {
     "an op without a translation": (lambda: model([node("Det", ["x"], name="the det")], {"x": real(2, 2)}), "Det"),
     "random numbers": (lambda: model([node("RandomNormalLike", ["x"])], X), "Draw random numbers outside"),
-    "another domain": (lambda: model([node("Fancy", ["x"], domain="org.example")], X), "Fancy of org.example (opset 1)"),
+    "another domain": (lambda: model([node("Fancy", ["x"], domain="org.ex")], X), "Fancy of org.ex (opset 1)"),
     "training": (
         lambda: model(
             [node("Dropout", ["x", "r", "t"])], X, {"r": np.float32(0.5), "t": np.array(True)}

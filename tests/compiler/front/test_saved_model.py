@@ -78,7 +78,7 @@ def test_variables_and_arrays_in_the_code_are_the_owners(net, saved):
 def test_which_signature_is_asked_for(saved):
     with pytest.raises(UnsupportedModelError, match="several functions: joint, scores"):
         predicted(saved)
-    with pytest.raises(UnsupportedModelError, match="no signature 'other'; it has: joint, scores"):
+    with pytest.raises(UnsupportedModelError, match="no signature 'other'; it has: joint"):
         predicted(saved, signature="other")
 
 
@@ -96,7 +96,7 @@ def test_open_extents_are_asked_for_and_may_be_given(tmp_path):
     module.f = tf.function(lambda x: {"y": tf.einsum("bni,ij->bnj", x, module.kernel)}, input_signature=signature)
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.f)
     x = np.ones((2, 5, 3), np.float32)
-    with pytest.raises(UnsupportedModelError, match="shareflow.Argument"):
+    with pytest.raises(UnsupportedModelError, match="inputs="):
         predicted(tmp_path / "m", x)
     np.testing.assert_allclose(predicted(tmp_path / "m", x, inputs={"x": sf.Argument((5, 3))}), 2 * x, atol=BOUND)
     with pytest.raises(UnsupportedModelError, match="no input 'z'"):
