@@ -1,10 +1,14 @@
 """Every ONNX op that is translated gives what onnx's reference gives, in each form that its versions have."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.compiler.front.onnx_models import check, model, node, read, reference
 
 from shareflow.compiler.evaluate import evaluate
+from shareflow.compiler.front.onnx_ops import supported
 
 pytest.importorskip("onnx")
 
@@ -418,3 +422,9 @@ def test_an_op_gives_what_the_specification_says(name, tmp_path):
 def test_cases_have_names_of_their_own():
     titles = [title for title, _ in CASES]
     assert len(set(titles)) == len(titles), sorted(t for t in titles if titles.count(t) > 1)
+
+
+def test_the_guide_lists_what_is_translated():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
+    listed = re.search(r"<!-- onnx ops -->(.*)<!-- /onnx ops -->", page, re.DOTALL)[1]
+    assert re.findall(r"`([\w.]+)`", listed) == supported()

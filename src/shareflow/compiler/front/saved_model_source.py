@@ -52,12 +52,12 @@ def saved_model_source(
     arguments = {key: given[key] if key in given else argument(key, spec) for key, spec in specs.items()}
 
     def call(values: Sequence[tf.Tensor]) -> Any:
-        # Refers to the loaded object, which must live as long as its functions.
-        assert loaded is not None
         if by_name:
             return concrete(**dict(zip(arguments, values, strict=True)))
         return concrete(*values)
 
+    # The loaded object must live as long as its functions.
+    call.loaded = loaded  # type: ignore[attr-defined]
     traced = Traced(call, arguments)
     names = (ONE,) if len(traced.names) == 1 else traced.names
     return Source(folder.name, arguments, names, traced.trace, plain_scope)

@@ -92,10 +92,9 @@ class Call:
         Raises:
             UnsupportedModelError: it is left out.
         """
-        if not self.has(index):
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if value is None:
             raise self.refuse(f"needs input {index}.", "Export the model again.")
-        value = self.inputs[index]
-        assert value is not None
         return value
 
     def shape(self, index: int) -> tuple[int, ...]:
