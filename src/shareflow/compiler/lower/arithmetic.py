@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shareflow.compiler.graph import Node
+from shareflow.compiler.graph import PARAMETER, Node
 from shareflow.compiler.lower.handler import Value, as_bits, fine, first_shared, is_whole, lowers, refuse
 from shareflow.nn import elementary, selection
 from shareflow.protocol.arithmetic import stack
@@ -136,6 +136,13 @@ def _one_power(x: PrivateTensor, exponent: float) -> PrivateTensor:
 def _power_of_private(node: Node, x: Value, y: PrivateTensor) -> Value:
     """x^y = e^(y log x), x > 0."""
     if isinstance(x, PrivateTensor):
+        exponent = node.inputs[1].node
+        if exponent.op == PARAMETER and exponent.attributes.get("kind") == "array":
+            raise refuse(
+                node,
+                "an array of exponents in the code is the owner's, and a private power is right for positive bases alone.",
+                "Raise to single numbers, and join the results; or keep the exponents in a variable.",
+            )
         return elementary.exp((fine(y) * elementary.log(fine(x))).ready())
     base = np.asarray(x, np.float64)
     if np.any(base < 0):
