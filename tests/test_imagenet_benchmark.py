@@ -1,4 +1,4 @@
-"""The networks of benchmarks.imagenet: those with real weights are right, and the benchmark's row says what was measured."""
+"""The networks of benchmarks.imagenet: those with real weights are right; a row says what was measured."""
 
 import json
 import subprocess
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import imagenet, imagenet_models
 
 import shareflow as sf
-from benchmarks import imagenet, imagenet_models
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_data = pytest.mark.skipif(
@@ -73,7 +73,7 @@ def test_a_row_of_the_benchmark(tmp_path):
     assert row["agreement"] == 1.0
     assert row["products"] > 1e8
     assert row["memory"] > 1e8
-    assert 0 < row["offline"] and 0 < row["online"] and 0 < row["together"]
+    assert row["offline"] > 0 and row["online"] > 0 and row["together"] > 0
 
 
 def test_a_network_that_there_is_not(capsys):

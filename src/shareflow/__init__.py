@@ -8,10 +8,10 @@ from shareflow.compiler.calibration import Calibration as Calibration
 from shareflow.compiler.calibration import calibrate as calibrate
 from shareflow.compiler.compile_model import compile_model as compile_model
 from shareflow.compiler.compile_model import parameters_of as parameters_of
-from shareflow.compiler.front.source import Argument as Argument
 from shareflow.compiler.cost.choose import Choice as Choice
 from shareflow.compiler.cost.choose import choose as choose
 from shareflow.compiler.cost.network import Network as Network
+from shareflow.compiler.front.source import Argument as Argument
 from shareflow.compiler.private_model import PrivateModel as PrivateModel
 from shareflow.compiler.private_model import private_model as private_model
 from shareflow.function import function as function

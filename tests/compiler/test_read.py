@@ -354,6 +354,19 @@ def test_tables_are_refused():
 @pytest.mark.parametrize(
     "function",
     [
+        lambda x: x + tf.cast(tf.strings.length(tf.io.read_file("name")), tf.float32),
+        lambda x: x + tf.py_function(lambda: 1.0, [], tf.float32),
+        lambda x: x + tf.numpy_function(lambda: np.float32(1), [], tf.float32),
+    ],
+)
+def test_files_and_python_are_refused_and_not_run(function):
+    with pytest.raises(UnsupportedModelError, match="reaches out"):
+        graph_of(function, [x3])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
         lambda x: x + tf.random.uniform([3]),
         lambda x: tf.nn.dropout(x, 0.5),
         lambda x: x + tf.random.stateless_normal([3], [1, 2]),

@@ -171,6 +171,6 @@ def test_a_matrix_product_is_tensorflows(first, second, adjoint):
 @pytest.mark.parametrize("private", [shared, lambda v: sf.private_tensor(v, "alice")])
 def test_matrices_that_do_not_fit(first, second, adjoint, private):
     x = private(np.zeros(first))
-    with sf.crossings() as crossed, pytest.raises(ShapeError, match="inner dimensions|batch axes that broadcast"):
+    with sf.crossings() as crossed, pytest.raises(ShapeError, match=r"inner dimensions|batch axes that broadcast"):
         sf.matmul(x, np.zeros(second), *adjoint)
     assert crossed == []

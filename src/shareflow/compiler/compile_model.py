@@ -111,8 +111,8 @@ def calibrated(
     if chosen and protocol.fixed_point != calibration.point:
         raise EncodingError(
             f"The calibration is for {calibration.fractional_bits} fractional bits, the protocol has "
-            f"{protocol.fixed_point.fractional_bits}. Give the protocol fixed_point=calibration.point, or calibrate for "
-            "its own."
+            f"{protocol.fixed_point.fractional_bits}. Give the protocol fixed_point=calibration.point, or calibrate "
+            "for its own."
         )
     meeting = dataclasses.replace(protocol, fixed_point=calibration.point)  # type: ignore[type-var]
     return model.calibrated(calibration, trust_ranges), meeting

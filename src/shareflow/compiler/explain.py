@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
@@ -66,22 +67,28 @@ class Explanation:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(title=f"What the compiler did, for a batch of {self.batch}", title_justify="left", expand=False)
-        table.add_column("Pass")
-        table.add_column("What, and how often", max_width=46)
+        title = f"What the compiler did, for a batch of {self.batch}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("Saved by", no_wrap=True)
         for name, _, _ in _COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
-        before = self.before
-        table.add_row("as it was read", "", *(show(read(before)) for _, read, show in _COLUMNS), style="dim")
+        before, did = self.before, Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_row("(as it was read)", *(show(read(before)) for _, read, show in _COLUMNS), style="dim")
         for step in self.improvements:
-            did = "\n".join(f"{note.what} {note.count}x" for note in step.notes)
-            table.add_row(step.name.replace("_", " "), did, *_saved(before, step.cost))
+            name = step.name.replace("_", " ")
+            table.add_row(name, *_saved(before, step.cost))
+            did.add_row(name, ", ".join(f"{note.what} {note.count}x" for note in step.notes))
             before = step.cost
         table.add_section()
         after = self.after
-        table.add_row("as it runs", "", *(show(read(after)) for _, read, show in _COLUMNS), style="bold")
+        table.add_row("(as it runs)", *(show(read(after)) for _, read, show in _COLUMNS), style="bold")
         yield table
-        yield "Rows of passes: what each saved. An estimate from the graph; `shareflow audit` counts the plan itself."
+        yield did
+        yield ""
+        yield (
+            "Estimated from the graph; `shareflow audit` counts the plan itself. A minus is a cost. \"function\" "
+            "counts elements of comparisons and other functions, \"cut\" those that are truncated by themselves."
+        )
         if after.unknown:
             yield f"Not counted, as they have no private form: {', '.join(after.unknown)}."
 
@@ -124,16 +131,20 @@ def _new_notes(before: Graph, after: Graph) -> tuple[Note, ...]:
 
 
 def _count(number: int) -> str:
-    return f"{number:,}"
+    return _short(number, ("", "k", "M", "G", "T"))
 
 
 def _bytes(number: int) -> str:
-    size, sign = abs(number), "-" if number < 0 else ""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000 or unit == "MB":
-            return f"{sign}{size:,.0f} {unit}" if unit == "B" else f"{sign}{size:,.1f} {unit}"
-        size /= 1000  # type: ignore[assignment]
-    raise AssertionError
+    return _short(number, ("B", "kB", "MB", "GB", "TB"))
+
+
+def _short(number: int, units: tuple[str, ...]) -> str:
+    """Three digits and a unit, so that a row of them fits a terminal."""
+    size, place = float(abs(number)), 0
+    while size >= 999.5 and place < len(units) - 1:
+        size, place = size / 1000, place + 1
+    digits = 0 if place == 0 or size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{'-' if number < 0 else ''}{size:.{digits}f}{' ' if units[place] else ''}{units[place]}"
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Estimate], int], Callable[[int], str]], ...] = (
@@ -142,8 +153,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Estimate], int], Callable[[int], str]], ...
     ("Online", lambda e: e.online_bytes, _bytes),
     ("Offline", lambda e: e.offline_bytes, _bytes),
     ("MACs", lambda e: e.products, _count),
-    ("Functions of", lambda e: e.compared, _count),
-    ("Truncated", lambda e: e.truncated, _count),
+    ("function", lambda e: e.compared, _count),
+    ("cut", lambda e: e.truncated, _count),
 )
 
 

@@ -61,7 +61,7 @@ class Node:
     Args:
         op: TensorFlow's op type, or one of ours.
         inputs: results of nodes before it.
-        attributes: as TensorFlow's ``get_attr`` gives them; ``value`` of a Constant, ``source`` of a Parameter or Input.
+        attributes: as TensorFlow's ``get_attr`` gives them; ``value`` of a Constant, ``source`` of a Parameter.
         name: unique in its graph.
         layer: the layer that made it, or the scope that it stands in; for people.
         shapes, dtypes: one for each result.

@@ -1,6 +1,7 @@
 """Marks: how a layer says what several TensorFlow ops of it mean as a whole.
 
-A ``tf.function`` traced with ``experimental_implements=mark("shareflow.polynomial", ...)`` is read as one op of that name.
+A ``tf.function`` traced with ``experimental_implements=mark("shareflow.polynomial", ...)`` is read as one op of that
+name.
 """
 
 from __future__ import annotations

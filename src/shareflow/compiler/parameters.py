@@ -17,7 +17,8 @@ from shareflow.ring.fixed_point import FixedPoint
 # Ops that make a small value larger: they are done after sharing, on shares, where they cost nothing.
 _WIDENING = ("BroadcastTo", "Tile")
 _ROLES = {
-    **dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Conv3D", "DepthwiseConv2dNative"), "kernel"),
+    **dict.fromkeys(("MatMul", "BatchMatMulV2", "BatchMatMulV3"), "kernel"),
+    **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), "kernel"),
     **dict.fromkeys(("AddV2", "Add", "BiasAdd", "Sub"), "bias"),
     "Mul": "scale",
     "GatherV2": "table",

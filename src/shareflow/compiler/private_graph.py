@@ -114,7 +114,7 @@ class PrivateGraph:
         scopes: dict[str, str] = {}
         for node in nodes:
             if node.op not in (CONSTANT, INPUT):
-                # A scope that is entered again by its full name is the same one; by its short name it would get a number.
+                # A scope entered again by its full name is the same one; by its short name it would get a number.
                 with tf.name_scope(scopes.get(node.layer, scope_name(node.layer))) as scope:
                     scopes[node.layer] = scope
                     results = compute_node(node, [found[value] for value in node.inputs])

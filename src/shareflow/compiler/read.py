@@ -41,6 +41,8 @@ _EFFECTS = {"NoOp", "Assert", "PrintV2", "Print", "StringFormat"}
 _WRITES = re.compile(r"Assign(Add|Sub)?VariableOp|ResourceScatter.*|ResourceApply.*")
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+# What reaches out of the graph. Constants are folded by computing them, so none of these is ever run.
+_OUTSIDE = re.compile(r"File|PyFunc|Reader|Dataset|Iterator|Summary|Checkpoint|Restore|Save|Collective|^(Send|Recv)$")
 _RANDOM = re.compile(r"Random|Multinomial|Dropout|Stateless(Uniform|Normal|Truncated)|Bernoulli")
 
 
@@ -270,6 +272,11 @@ class _Reader:
 
     def _node(self, operation: Any, given: Sequence[Output], path: str) -> Sequence[Output]:
         op = operation.type
+        if _OUTSIDE.search(op):
+            raise UnsupportedModelError(
+                f"{op} '{path}' reaches out of the computation, to files or to Python. Do that before, and give "
+                "what comes of it as an input or a variable."
+            )
         if _RANDOM.search(op):
             raise UnsupportedModelError(
                 f"{op} '{path}' draws random numbers, so inference would differ each time. Trace the model with "
@@ -285,10 +292,10 @@ class _Reader:
         simpler = without_negative_zero(op, given, self.build)
         if simpler is not None:
             return [simpler]
-        constants = [value.constant for value in given]
-        if all(value is not None for value in constants) and operation.outputs:
+        constants = [value.constant for value in given if value.constant is not None]
+        if len(constants) == len(given) and operation.outputs:
             results = [r.numpy() for r in compute(op, [tf.constant(c) for c in constants], attributes)]
-            if sum(r.nbytes for r in results) <= max(_LARGEST_CONSTANT, *(c.nbytes for c in constants), 0):  # type: ignore[union-attr]
+            if sum(r.nbytes for r in results) <= max([_LARGEST_CONSTANT, *(c.nbytes for c in constants)]):
                 return [self.build.constant(r) for r in results]
         shapes = [tensor.shape for tensor in operation.outputs]
         if all(shape.is_fully_defined() for shape in shapes):

@@ -9,7 +9,6 @@ from shareflow.compiler.lower.handler import is_whole
 from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.tensor import PrivateTensor, PrivateValue
 
-
 # Stands for the servers: two names, so that what it meets is shared, too.
 _SHARED = frozenset(["server 0", "server 1"])
 

@@ -140,7 +140,7 @@ def _power_of_private(node: Node, x: Value, y: PrivateTensor) -> Value:
         if exponent.op == PARAMETER and exponent.attributes.get("kind") == "array":
             raise refuse(
                 node,
-                "an array of exponents in the code is the owner's, and a private power is right for positive bases alone.",
+                "an array of exponents in the code is the owner's, and a private power is right for positive bases.",
                 "Raise to single numbers, and join the results; or keep the exponents in a variable.",
             )
         return elementary.exp((fine(y) * elementary.log(fine(x))).ready())
