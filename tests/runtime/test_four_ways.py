@@ -11,6 +11,7 @@ import pytest
 import shareflow as sf
 from runtime.programs import every_operation, inputs
 from shareflow.compiler.compile_model import entries_of
+from shareflow.compiler.model import Model, source_of
 from shareflow.networks import network_b
 from shareflow.runtime.rehearsal import insecure_rehearsal
 
@@ -54,7 +55,8 @@ def test_other_seeds_give_other_messages_and_results_as_near(program):
 
 def test_network_b_has_the_same_bits_eager_traced_and_split(rng):
     model = network_b(pooling="max")
-    parts = entries_of(model, sf.Party("owner"), sf.Party("client"), (1,), sf.SPDZ())
+    protocol = sf.SPDZ()
+    parts = entries_of(Model(source_of(model), "owner", "client", protocol.fixed_point), (1, 3), protocol)
 
     def network(x, **weights):
         return parts["predict"].function(x=x, **parts["load"].function(**weights))

@@ -65,9 +65,9 @@ def test_a_node_that_waits_for_a_later_one_makes_no_cycle():
 
 def test_a_plan_is_ordered_nowhere_but_in_the_local_copy():
     program = sf.function(lambda x: sf.relu(x).reveal("bob")).trace(private()).program
-    before = program.graph.as_graph_def().SerializeToString()
+    before = program.graph.as_graph_def()
     in_trace_order(program.graph.as_graph_def())
-    assert program.graph.as_graph_def().SerializeToString() == before
+    assert program.graph.as_graph_def() == before
 
 
 # --- the part that is run
