@@ -27,7 +27,7 @@ from shareflow_client.tls import (
     grpc,  # by way of tls, which sets what gRPC reads when it is imported
     require_tls13,
 )
-from shareflow_client.wire import Buffer, Frame, FrameKind
+from shareflow_client.wire import Buffer, Frame, FrameKind, Sink
 
 SERVICE, METHOD = "shareflow.Link", "Stream"
 _log = logging.getLogger(__name__)
@@ -44,12 +44,15 @@ class Callbacks:
     size of DATA, the most for CONTROL, None where none is expected. `on_frame` and `size_limit` may raise PeerError:
     the link closes and the peer is told the text. `on_link` comes first, `on_close` last and exactly once for a link
     that `on_link` was called for. A callback that sends much may wait for the peer: leave that to another thread.
+    `sink(link, kind, execution, round)` is asked after `size_limit` for a message of several chunks: what takes them as
+    they come, and is then the payload of the frame; None where the message is to be held in memory.
     """
 
     on_frame: Callable[[Link, Frame], None]
     on_close: Callable[[Link, str], None]
     size_limit: Callable[[Link, FrameKind, int, int], int | None]
     on_link: Callable[[Link], None] = lambda link: None
+    sink: Callable[[Link, FrameKind, int, int], Sink | None] = lambda link, kind, execution, round: None
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,33 @@ class Link:
         Thread-safe; messages of one thread arrive in its order. Waits only while the queue is full. The buffers may be
         changed when it returns. Raises ChannelError, with the reason, on a closed link.
         """
+        views = wire.byte_views(buffers)
+        self._send(kind, views, sum(len(view) for view in views), execution, round)
+
+    def send_made(
+        self, kind: FrameKind, total: int, made: Iterable[Buffer], *, execution: int = 0, round: int = 0
+    ) -> None:
+        """Send one message of ``total`` bytes whose buffers are only made while it is sent.
+
+        As :meth:`send`. Where making them fails, or gives another number of bytes, the link is closed: what has begun
+        cannot be taken back.
+        """
+        views = (view for buffer in made for view in wire.byte_views(buffer))
+        try:
+            self._send(kind, views, total, execution, round)
+        except BaseException as error:
+            if not isinstance(error, ChannelError):
+                self._begin_close("a message could not be made whole, see the log", "an internal error")
+            raise
+
+    def _send(self, kind: FrameKind, views: Iterable[memoryview], total: int, execution: int, round: int) -> None:
         if kind not in wire.CARRIED:
             raise ValueError(f"users of a link send CONTROL and DATA, not {kind!r}")
-        views = wire.byte_views(buffers)
-        total = sum(len(view) for view in views)
         message, offset = -1, 0
         for parts in wire.pieces(views, self._settings.chunk_bytes):
             length = sum(len(part) for part in parts)
+            if offset + length > total:
+                raise ValueError(f"a message of {total} bytes was announced, and {offset + length} are given")
             if message >= 0:  # the copy of all but the first chunk is made outside the lock
                 data = wire.chunk(
                     kind, parts, execution=execution, round=round, message=message, total=total, offset=offset
@@ -141,6 +164,8 @@ class Link:
                 self._queued += len(data)
                 self._queue.put(data)
             offset += length
+        if offset < total:
+            raise ValueError(f"a message of {total} bytes was announced, and {offset} are given")
 
     def close(self, reason: str = "") -> None:
         """Send what is queued, tell the peer the reason, and end; waits at most `drain` seconds. May be repeated."""
@@ -259,6 +284,7 @@ class Link:
             lambda kind, execution, round: wanted.size_limit(self, kind, execution, round),
             next_message=2,  # after hello and confirmation
             most_unfinished=self._settings.most_unfinished,
+            sink=lambda kind, execution, round: wanted.sink(self, kind, execution, round),
         )
         self._heard = time.monotonic()
         self._listens = True

@@ -9,11 +9,12 @@ Chunks of different messages may alternate; those of one message come in order. 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from shareflow_client.aligned import POOL
 from shareflow_client.errors import PeerError
 
 Buffer = bytes | bytearray | memoryview
@@ -40,14 +41,27 @@ class FrameKind(IntEnum):
 CARRIED = (FrameKind.CONTROL, FrameKind.DATA)
 
 
+class Sink(Protocol):
+    """Takes a message of several chunks as it comes, where holding it whole would need much memory."""
+
+    def __len__(self) -> int:
+        """Bytes of the whole message."""
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes; the view is valid during the call only. It may raise PeerError."""
+
+
 @dataclass(frozen=True)
 class Frame:
-    """A whole message. The payload of one of a single chunk is a view into that chunk and read-only."""
+    """A whole message. The payload of one of a single chunk is a view into that chunk and read-only.
+
+    Where a :class:`Sink` took the message, the payload is that sink.
+    """
 
     kind: FrameKind
     execution: int
     round: int
-    payload: memoryview
+    payload: Any  # memoryview | Sink
 
 
 class Header(NamedTuple):
@@ -79,12 +93,12 @@ def byte_views(buffers: Sequence[Buffer] | Buffer) -> list[memoryview]:
     return views
 
 
-def pieces(views: Sequence[memoryview], size: int) -> Iterator[list[memoryview]]:
+def pieces(views: Iterable[memoryview], size: int) -> Iterator[list[memoryview]]:
     """The same bytes in lists of views of `size` bytes each, the last one shorter; one empty list for no bytes."""
     piece: list[memoryview] = []
-    room = size
+    room, some = size, False
     for view in views:
-        at = 0
+        at, some = 0, True
         while at < len(view):
             part = view[at : at + room]
             piece.append(part)
@@ -93,7 +107,7 @@ def pieces(views: Sequence[memoryview], size: int) -> Iterator[list[memoryview]]
             if not room:
                 yield piece
                 piece, room = [], size
-    if piece or not views:
+    if piece or not some:
         yield piece
 
 
@@ -128,15 +142,30 @@ def read_header(data: bytes, peer: str) -> Header:
     return header
 
 
+class _Whole:
+    """The sink that keeps a message in memory."""
+
+    def __init__(self, total: int) -> None:
+        # Not cleared: the message is given on only when every byte of it was written.
+        self.view = POOL.memory(total)
+        self._filled = 0
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def write(self, data: memoryview) -> None:
+        self.view[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+
+
 class _Unfinished:
     """A message of which a part is here."""
 
-    __slots__ = ("buffer", "filled", "header", "view")
+    __slots__ = ("filled", "header", "sink")
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, sink: Sink) -> None:
         self.header = header
-        self.buffer = bytearray(header.total)
-        self.view = memoryview(self.buffer)
+        self.sink = sink
         self.filled = 0
 
 
@@ -146,11 +175,21 @@ class Assembler:
     `size_limit(kind, execution, round)` is asked at a message's first chunk, before any memory is reserved: the exact
     size of DATA, the most that CONTROL may have, None for what is not expected now. At most `most_unfinished`
     messages may be in pieces at a time, so a peer can make us hold no more than that many expected messages.
+    `sink(kind, execution, round)` is asked then for messages of several chunks: None for those to hold in memory.
     """
 
-    def __init__(self, peer: str, size_limit: SizeLimit, *, next_message: int, most_unfinished: int = 64) -> None:
+    def __init__(
+        self,
+        peer: str,
+        size_limit: SizeLimit,
+        *,
+        next_message: int,
+        most_unfinished: int = 64,
+        sink: Callable[[FrameKind, int, int], Sink | None] = lambda kind, execution, round: None,
+    ) -> None:
         self._peer = peer
         self._size_limit = size_limit
+        self._sink = sink
         self._next_message = next_message
         self._most_unfinished = most_unfinished
         self._unfinished: dict[int, _Unfinished] = {}
@@ -182,7 +221,10 @@ class Assembler:
             raise PeerError(
                 f"at most {self._most_unfinished} messages are unfinished at a time, {self._peer} began another"
             )
-        started = self._unfinished[header.message] = _Unfinished(header)
+        sink = self._sink(kind, header.execution, header.round)
+        if sink is None:
+            sink = _Whole(header.total)
+        started = self._unfinished[header.message] = _Unfinished(header, sink)
         return kind, self._further(started, header, data)
 
     def _known(self, number: int) -> FrameKind:
@@ -219,9 +261,11 @@ class Assembler:
                 f"{header.message} where {started.filled} is next"
             )
         end = started.filled + len(data) - HEADER.size
-        started.view[started.filled : end] = memoryview(data)[HEADER.size :]
+        started.sink.write(memoryview(data)[HEADER.size :])
         started.filled = end
         if end < header.total:
             return None
         del self._unfinished[header.message]
-        return Frame(FrameKind(header.kind), header.execution, header.round, started.view)
+        sink = started.sink
+        payload = sink.view if isinstance(sink, _Whole) else sink
+        return Frame(FrameKind(header.kind), header.execution, header.round, payload)

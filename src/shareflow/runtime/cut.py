@@ -3,8 +3,9 @@
 A step waits for the messages of one round, computes what the next round's messages need, and sends those. What later
 steps need and no awaited message changes is computed after sending, while the messages travel (the *overlap*).
 
-The dealer's part receives nothing: it is one step, and can run ahead. Its messages are there before the first step;
-so are the inputs of parties outside the computation, which bring them with their request.
+The dealer's part receives nothing, and can run ahead. Where it makes much, it is several steps, each of which makes some
+megabytes of its messages in the graph's order: what is sent need not be held. Its messages are there before the servers'
+first step; so are the inputs of parties outside the computation, which bring them with their request.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from shareflow_client.manifest import GraphInfo, Manifest
 _EXPENSIVE = frozenset({"ShareflowMatmul", "ShareflowConv2d", "ShareflowDepthwiseConv2d"})
 _LARGE = 1 << 14
 _STREAM = "ShareflowUniform"
+# Bytes of its messages that a dealer makes in one step, before the value that exceeds them.
+_DEALT_AT_ONCE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Step:
-    """One round of a party: wait for ``receives``, compute ``urgent``, send ``sends``, compute ``overlap``."""
+    """One round of a party: wait for ``receives``, compute ``urgent``, send ``sends``, compute ``overlap``.
+
+    Of a dealer: the next values of its messages, in order; ``sends`` are these parts of them.
+    """
 
     receives: tuple[Message, ...]
     urgent: Call | None
@@ -112,7 +118,10 @@ class Part:
     @property
     def deals(self) -> tuple[Message, ...]:
         """What a dealer sends: one message a server."""
-        return tuple(message for step in self.steps for message in step.sends if message.round == 0)
+        values: dict[str, tuple[Value, ...]] = {}
+        for message in (message for step in self.steps for message in step.sends if message.round == 0):
+            values[message.peer] = (*values.get(message.peer, ()), *message.values)
+        return tuple(Message(peer, 0, found) for peer, found in sorted(values.items()))
 
 
 def cut(plan: Plan, graph: str, party: str) -> Part:
@@ -194,12 +203,21 @@ class _Cut:
         }
         last = max((m.round for m in received), default=0)
         ends = [*(v.tensor for m in results for v in m.values), *states_out]
-        calls = self._calls(sent, deals, ends, last, given)
         steps = []
-        for round_ in range(last + 1):
-            urgent, overlap = calls[round_]
-            out = [m for m in sent if m.round == round_ + 1] + (deals if round_ == 0 else [])
-            steps.append(Step(tuple(m for m in received if m.round == round_), urgent, tuple(out), overlap))
+        if deals:
+            if sent or received or inputs:
+                raise PlanError(f"A dealer sends before all others; in {self.name!r} {self.party} does more than that.")
+            groups = self._groups()
+            wanted = [[value.tensor for message in group for value in message.values] for group in groups]
+            wanted[-1] += ends
+            calls = self._calls(wanted, given, overlaps=False)
+            steps = [Step((), urgent, group, None) for group, (urgent, _) in zip(groups, calls, strict=True)]
+        else:
+            calls = self._calls(self._goals(sent, ends, last), given, overlaps=True)
+            for round_ in range(last + 1):
+                urgent, overlap = calls[round_]
+                out = tuple(m for m in sent if m.round == round_ + 1)
+                steps.append(Step(tuple(m for m in received if m.round == round_), urgent, out, overlap))
         return Part(
             graph=self.name,
             party=self.party,
@@ -240,15 +258,33 @@ class _Cut:
                     index = self._value(f"{name}:0")
         return tuple(keys), index
 
-    def _calls(
-        self, sent: Sequence[Message], deals: Sequence[Message], ends: Sequence[str], last: int, given: set[str]
-    ) -> list[tuple[Call | None, Call | None]]:
-        """For each round the nodes to compute before sending, and after it."""
-        fixed = {node_name(tensor) for tensor in given}
+    def _goals(self, sent: Sequence[Message], ends: Sequence[str], last: int) -> list[list[str]]:
+        """For each round what is computed in it: what the next one's messages need, and the ends in the last."""
         goals: list[list[str]] = [[] for _ in range(last + 1)]
-        for message in (*sent, *deals):
-            goals[max(message.round - 1, 0)] += [value.tensor for value in message.values]
+        for message in sent:
+            goals[message.round - 1] += [value.tensor for value in message.values]
         goals[last] += ends
+        return goals
+
+    def _groups(self) -> list[tuple[Message, ...]]:
+        """The dealer's messages in parts of some megabytes, each of values that the graph makes one after the other."""
+        groups: list[dict[str, list[Value]]] = []
+        size = _DEALT_AT_ONCE
+        for name, (kind, source, to) in self.crossing.items():
+            if kind is Kind.CORRECTION and source == self.party:
+                value = self._value(f"{name}:0")
+                if size >= _DEALT_AT_ONCE:
+                    groups.append({})
+                    size = 0
+                groups[-1].setdefault(to, []).append(value)
+                size += value.nbytes
+        return [tuple(Message(to, 0, tuple(group[to])) for to in sorted(group)) for group in groups]
+
+    def _calls(
+        self, goals: Sequence[Sequence[str]], given: set[str], *, overlaps: bool
+    ) -> list[tuple[Call | None, Call | None]]:
+        """For each goal the nodes to compute before it is sent; what can be computed after sending, where it may be."""
+        fixed = {node_name(tensor) for tensor in given}
         urgent: list[list[str]] = []
         assigned: set[str] = set(fixed)
         for wanted in goals:
@@ -256,7 +292,7 @@ class _Cut:
             assigned |= set(new)
             urgent.append(new)
         overlap: list[list[str]] = [[] for _ in urgent]
-        for round_ in range(last):
+        for round_ in range(len(goals) - 1 if overlaps else 0):
             early = [name for name in urgent[round_ + 1] if self.level[name] <= round_]
             if any(self._expensive(name) for name in early):
                 overlap[round_] = early

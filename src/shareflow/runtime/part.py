@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,16 @@ import tensorflow as tf
 from shareflow.errors import PeerError, PlanError
 from shareflow.runtime.cut import Call, Message, Part, Value
 from shareflow.runtime.definition import node_name, without_devices
+from shareflow_client.aligned import ALIGNMENT
 
 # Elements of the largest tensor up to which one thread is faster than handing operations between threads.
 _SMALL = 1 << 16
+
+# Bytes up to which a copy is faster than having TensorFlow use another's memory.
+_COPIED = 1 << 16
+
+Reading = Callable[[int, int], memoryview]
+"""(first byte, bytes) -> that piece of the dealer's message, aligned for TensorFlow where it is large."""
 
 
 class Exchange(abc.ABC):
@@ -46,14 +53,52 @@ class PartProgram:
         self._lock = threading.Lock()
         # Where a received value lies: its message, and the word it begins at.
         received = [message for step in part.steps for message in step.receives]
-        received += [part.corrections] if part.corrections is not None else []
         self._places = {value.tensor: place for message in received for value, place in _places(message)}
+        self._read = self._find_pieces()
         self._sent = {call.nodes: step.sends for step in part.steps for call in (step.urgent,) if call is not None}
         self._last_uses = self._find_last_uses()
 
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """(first byte, bytes) of what :meth:`run` reads of the dealer's message, in the order in which it does."""
+        return [(begin, size) for call in self._calls() for _, begin, size in self._read.get(call.nodes, ())]
+
+    def _calls(self) -> list[Call]:
+        return [call for step in self.part.steps for call in (step.urgent, step.overlap) if call is not None]
+
+    def _find_pieces(self) -> dict[tuple[str, ...], list[tuple[str, int, int]]]:
+        """For each call the pieces of the dealer's message that it is the first to take: name, first byte, bytes.
+
+        A network's corrections are large, and most are of one layer: so they are read layer by layer, not all at once.
+        """
+        read: dict[tuple[str, ...], list[tuple[str, int, int]]] = {}
+        if self.part.corrections is None:
+            return read
+        first: dict[str, tuple[str, ...]] = {}
+        for call in self._calls():
+            for tensor in call.takes:
+                first.setdefault(tensor, call.nodes)
+        runs: list[tuple[tuple[str, ...] | None, list[Value]]] = []
+        for value in self.part.corrections.values:
+            taker = first.get(value.tensor)
+            if not runs or runs[-1][0] != taker:
+                runs.append((taker, []))
+            runs[-1][1].append(value)
+        begin = 0
+        for number, (taker, values) in enumerate(runs):
+            name, size = f"corrections {number}", sum(value.nbytes for value in values)
+            position = 0
+            for value in values:
+                self._places[value.tensor] = _Place(name, position, size // 8, value)
+                position += value.nbytes // 8
+            if taker is not None:
+                read.setdefault(taker, []).append((name, begin, size))
+            begin += size
+        return read
+
     def _find_last_uses(self) -> dict[tuple[str, ...], tuple[str, ...]]:
         """What each call is the last to take: it is let go of then. Results stay."""
-        calls = [call for step in self.part.steps for call in (step.urgent, step.overlap) if call is not None]
+        calls = self._calls()
         stays = {value.tensor for message in self.part.results for value in message.values} | {*self.part.state_out}
         last: dict[str, tuple[str, ...]] = {}
         for call in calls:
@@ -62,19 +107,30 @@ class PartProgram:
 
     def prepare(self) -> PartProgram:
         """Builds all functions now rather than at their first use."""
-        for step in self.part.steps:
-            for call in (step.urgent, step.overlap):
-                if call is not None:
-                    self._function(call)
+        for call in self._calls():
+            self._function(call)
         return self
 
-    def run(self, values: dict[str, tf.Tensor], exchange: Exchange) -> dict[str, tf.Tensor]:
+    def warm_up(self) -> PartProgram:
+        """Computes everything once, on zeros: TensorFlow does much only when a function runs for the first time."""
+        part, values = self.part, {}
+        given = [value for value, _ in part.keys] + [value for _, _, value in part.state_in.values()]
+        given += [value for message in part.inputs for value in message.values] + [pad.value for pad in part.pads]
+        for value in (*given, *([part.index] if part.index is not None else [])):
+            values[value.tensor] = tf.zeros(value.shape, value.dtype)
+        self.run(values, _Nothing(), lambda begin, size: memoryview(bytes(size)))
+        return self
+
+    def run(
+        self, values: dict[str, tf.Tensor], exchange: Exchange, corrections: Reading | None = None
+    ) -> dict[str, tf.Tensor]:
         """One execution, from first step to last.
 
         Args:
-            values: what the plan says this party has at the start, by tensor: keys, index, state, inputs and pads;
-                corrections as :func:`words_of` gives them. It is emptied on the way.
+            values: what the plan says this party has at the start, by tensor: keys, index, state, inputs and pads. It
+                is emptied on the way.
             exchange: how messages travel.
+            corrections: reads the dealer's message, where the part has one; asked for ``pieces`` in their order.
 
         Returns:
             The tensors of results and of the state that is kept, by name.
@@ -86,16 +142,20 @@ class PartProgram:
             for message in step.receives:
                 values.update(words_of(message, exchange.receive(message)))
             if step.urgent is not None:
-                self._call(step.urgent, values)
+                self._call(step.urgent, values, corrections)
             for message in step.sends:
-                exchange.send(message, memoryview(values.pop(_name(message)).numpy()).cast("B"))
+                # The tensor's own memory, not a copy of it.
+                exchange.send(message, memoryview(values.pop(_name(message))).cast("B"))
             if step.overlap is not None:
-                self._call(step.overlap, values)
+                self._call(step.overlap, values, corrections)
         ends = [value.tensor for message in self.part.results for value in message.values]
         return {tensor: values[tensor] for tensor in (*ends, *self.part.state_out)}
 
-    def _call(self, call: Call, values: dict[str, tf.Tensor]) -> None:
+    def _call(self, call: Call, values: dict[str, tf.Tensor], corrections: Reading | None) -> None:
         function = self._function(call)
+        for name, begin, size in self._read.get(call.nodes, ()):
+            assert corrections is not None
+            values[name] = _words(corrections(begin, size))
         results = function.run([values[name] for name in function.takes])
         for name in self._last_uses[call.nodes]:
             del values[name]
@@ -107,6 +167,16 @@ class PartProgram:
                 sends = self._sent.get(call.nodes, ())
                 self._functions[call.nodes] = _Function(self.part, self._nodes, call, self._places, sends)
             return self._functions[call.nodes]
+
+
+class _Nothing(Exchange):
+    """Messages of zeros that nobody sent; what is sent is let go of."""
+
+    def send(self, message: Message, payload: memoryview) -> None:
+        pass
+
+    def receive(self, message: Message) -> memoryview:
+        return memoryview(bytes(message.nbytes))
 
 
 @dataclass(frozen=True)
@@ -227,13 +297,17 @@ def words_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Tens
     Raises:
         PeerError: it has another size than the plan says.
     """
-    view = memoryview(payload).cast("B")
-    if view.nbytes != message.nbytes:
-        raise PeerError(
-            f"A message has the size that the plan says; {message.peer} sent {view.nbytes} bytes where round "
-            f"{message.round} has {message.nbytes}."
-        )
-    return {_name(message): tf.constant(np.frombuffer(view, np.int64))}
+    return {_name(message): _words(_checked(message, payload))}
+
+
+def reading_of(message: Message | None, payload: memoryview | bytes) -> Reading:
+    """The dealer's message, of which all is in memory, as :meth:`PartProgram.run` reads it.
+
+    Raises:
+        PeerError: it has another size than the plan says.
+    """
+    view = _checked(message, payload) if message is not None else memoryview(b"")
+    return lambda begin, size: view[begin : begin + size]
 
 
 def tensors_of(message: Message, payload: memoryview | bytes) -> dict[str, tf.Tensor]:
@@ -246,3 +320,21 @@ def tensor_of(value: Value, view: memoryview) -> tf.Tensor:
     """One tensor of its bytes, filled up to whole words."""
     count = math.prod(value.shape)
     return tf.constant(np.frombuffer(view, value.dtype.as_numpy_dtype, count).reshape(value.shape))
+
+
+def _checked(message: Message, payload: memoryview | bytes) -> memoryview:
+    view = memoryview(payload).cast("B")
+    if view.nbytes != message.nbytes:
+        raise PeerError(
+            f"A message has the size that the plan says; {message.peer} sent {view.nbytes} bytes where round "
+            f"{message.round} has {message.nbytes}."
+        )
+    return view
+
+
+def _words(view: memoryview) -> tf.Tensor:
+    """Words as a tensor: in place where the memory allows it, and nobody else writes to it."""
+    words = np.frombuffer(view, np.int64)
+    if view.readonly or view.nbytes < _COPIED or words.ctypes.data % ALIGNMENT:
+        return tf.constant(words)
+    return tf.experimental.dlpack.from_dlpack(words.__dlpack__())

@@ -19,7 +19,7 @@ from shareflow.errors import PlanError
 from shareflow.party.party import Party
 from shareflow.party.session import Session
 from shareflow.runtime.cut import Message, Part, cut
-from shareflow.runtime.part import Exchange, PartProgram, tensors_of, words_of
+from shareflow.runtime.part import Exchange, PartProgram, reading_of, tensors_of
 from shareflow.runtime.plan import Plan
 from shareflow_client import steps
 from shareflow_client.stream import uniform
@@ -76,7 +76,10 @@ def insecure_rehearsal(
         part = cut(plan, graph, party)
         values = _start(part, session, index, (state or {}).get(party, {}), post)
         try:
-            ends = PartProgram(part).run(values, _Local(party, post))
+            dealt = b"" if part.corrections is None else post.take(part.corrections.peer, part.party, 0)
+            exchange = _Local(party, post)
+            ends = PartProgram(part).run(values, exchange, reading_of(part.corrections, dealt))
+            exchange.deal()
         except BaseException as error:
             post.fail(error)
             raise
@@ -117,8 +120,6 @@ def _start(
     values.update({value.tensor: session.key(here, Party(peer)) for value, peer in part.keys})
     if part.index is not None:
         values[part.index.tensor] = tf.constant(index, tf.int64)
-    if part.corrections is not None:
-        values.update(words_of(part.corrections, post.take(part.corrections.peer, part.party, 0)))
     for message in part.inputs:
         values.update(tensors_of(message, b"".join(post.take(message.peer, part.party, 0) for _ in message.values)))
     for pad in part.pads:
@@ -179,9 +180,19 @@ class _Post:
 class _Local(Exchange):
     def __init__(self, party: str, post: _Post) -> None:
         self._party, self._post = party, post
+        self._dealt: dict[str, list[bytes]] = {}
 
     def send(self, message: Message, payload: memoryview) -> None:
-        self._post.put(self._party, message.peer, message.round, bytes(payload))
+        if message.round == 0:
+            # A dealer makes its messages part by part.
+            self._dealt.setdefault(message.peer, []).append(bytes(payload))
+        else:
+            self._post.put(self._party, message.peer, message.round, bytes(payload))
 
     def receive(self, message: Message) -> memoryview:
         return memoryview(self._post.take(message.peer, self._party, message.round))
+
+    def deal(self) -> None:
+        """Sends what the dealer made."""
+        for server, parts in self._dealt.items():
+            self._post.put(self._party, server, 0, b"".join(parts))

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any
 
 from cryptography import x509
@@ -214,7 +215,7 @@ class Listener:
             _log.info("the link to %s %s ended: %s", link.role, link.peer, text)
             self._callbacks.on_close(link, text)
 
-        return Callbacks(self._callbacks.on_frame, on_close, self._callbacks.size_limit, on_link)
+        return replace(self._callbacks, on_close=on_close, on_link=on_link)
 
     def _too_slow(self, link: Link, context: grpc.ServicerContext) -> None:
         _log.warning("refused a connection from %s: no handshake within %g s", context.peer(), self._handshake_limit)
