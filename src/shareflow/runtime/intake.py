@@ -9,7 +9,7 @@ from typing import Any
 
 from shareflow.errors import PeerError, ShareflowError
 from shareflow.runtime.stock import Stock, Use
-from shareflow.runtime.store import NewMaterial, Store
+from shareflow.runtime.store import ArrivingMaterial, NewMaterial, Store
 
 # Records that are stored in one transaction, at most.
 _GROUP = 64
@@ -18,6 +18,40 @@ _GROUP = 64
 def deal_key_info(graph: str, version: int, index: int) -> bytes:
     """What the dealer and a server derive their key of one execution under."""
     return f"deal {graph} {version} {index}".encode()
+
+
+_Item = tuple[Any, Use, NewMaterial | ArrivingMaterial]
+
+
+class _Arriving:
+    """The sink of one execution's material: written to the disk piece by piece; let go of after a failure."""
+
+    def __init__(self, store: Store, use: Use, index: int, key: bytes, size: int) -> None:
+        self._store, self._size = store, size
+        self.material: ArrivingMaterial | None = None
+        self.failure = ""
+        try:
+            self.material = store.begin_material(use.graph, use.version, index, key, size)
+        except ShareflowError as error:
+            self.failure = str(error)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def write(self, data: memoryview) -> None:
+        if self.material is None:
+            return
+        try:
+            self.material.write(data)
+        except ShareflowError as error:
+            self.abandon()
+            self.failure = str(error)
+
+    def abandon(self) -> None:
+        """Nothing of it is kept."""
+        if self.material is not None:
+            self._store.abandon_material(self.material)
+        self.material = None
 
 
 class Intake:
@@ -38,7 +72,8 @@ class Intake:
         self._store, self._stock, self._sizes = store, stock, sizes
         self._stored, self._refused = stored, refused
         self._announced: dict[tuple[Any, int], Use] = {}
-        self._waiting: SimpleQueue[tuple[Any, Use, NewMaterial] | None] = SimpleQueue()
+        self._arriving: dict[tuple[Any, int], _Arriving] = {}
+        self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="shareflow intake", daemon=True)
         self._thread.start()
 
@@ -65,14 +100,31 @@ class Intake:
         use = self._announced.get((link, index))
         return None if use is None else self._sizes[use.graph]
 
-    def message(self, link: Any, index: int, payload: memoryview) -> None:
-        """What was announced is here."""
-        self._put(link, self._announced.pop((link, index)), index, payload)
+    def begin(self, link: Any, index: int) -> _Arriving:
+        """What was announced for an index begins to come, in several pieces: it is written to the disk as it comes."""
+        use = self._announced[link, index]
+        key = link.key(deal_key_info(use.graph, use.version, index))
+        arriving = self._arriving[link, index] = _Arriving(self._store, use, index, key, self._sizes[use.graph])
+        return arriving
+
+    def message(self, link: Any, index: int, payload: memoryview | _Arriving) -> None:
+        """What was announced is here: its bytes, or what :meth:`begin` gave for them."""
+        use = self._announced.pop((link, index))
+        if not isinstance(payload, _Arriving):
+            self._put(link, use, index, payload)
+            return
+        del self._arriving[link, index]
+        if payload.material is None:
+            self._refused(link, use, index, payload.failure)
+        else:
+            self._waiting.put((link, use, payload.material))
 
     def lost(self, link: Any) -> None:
         """The link is gone: what it announced will not come."""
         for key in [key for key in self._announced if key[0] is link]:
             del self._announced[key]
+        for key in [key for key in self._arriving if key[0] is link]:
+            self._arriving.pop(key).abandon()
 
     def stop(self) -> None:
         """Stores what is waiting, then ends."""
@@ -89,12 +141,15 @@ class Intake:
             while len(group) < _GROUP and group[-1] is not None and not self._waiting.empty():
                 group.append(self._waiting.get())
             records = [item for item in group if item is not None]
-            if records:
-                self._keep(records)
+            # What is written already cannot be written a second time, should others of its transaction fail.
+            together = [item for item in records if not isinstance(item[2], ArrivingMaterial)]
+            for some in (together, *([item] for item in records if isinstance(item[2], ArrivingMaterial))):
+                if some:
+                    self._keep(some)
             if len(records) < len(group):
                 return
 
-    def _keep(self, records: list[tuple[Any, Use, NewMaterial]]) -> None:
+    def _keep(self, records: list[_Item]) -> None:
         try:
             self._store.put_material_many([record for _, _, record in records])
         except ShareflowError as error:

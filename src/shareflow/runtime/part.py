@@ -59,6 +59,13 @@ class PartProgram:
         self._last_uses = self._find_last_uses()
 
     @property
+    def traffic(self) -> int:
+        """Bytes that the party receives and sends in one execution, results and inputs left out."""
+        messages = [message for step in self.part.steps for message in (*step.receives, *step.sends)]
+        messages += [self.part.corrections] if self.part.corrections is not None else []
+        return sum(message.nbytes for message in messages)
+
+    @property
     def pieces(self) -> list[tuple[int, int]]:
         """(first byte, bytes) of what :meth:`run` reads of the dealer's message, in the order in which it does."""
         return [(begin, size) for call in self._calls() for _, begin, size in self._read.get(call.nodes, ())]

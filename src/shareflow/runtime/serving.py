@@ -27,17 +27,18 @@ from shareflow.runtime.cut import cut
 from shareflow.runtime.execution import LinkExchange, Mailbox
 from shareflow.runtime.intake import Intake
 from shareflow.runtime.metrics import Metrics
-from shareflow.runtime.part import PartProgram, words_of
+from shareflow.runtime.part import PartProgram
 from shareflow.runtime.party_config import ClientRights, ServingSettings
 from shareflow.runtime.plan import Plan
 from shareflow.runtime.queue import Batch, Queue
 from shareflow.runtime.quota import Quota
+from shareflow.runtime.reading_ahead import ReadingAhead
 from shareflow.runtime.requests import Request, RequestKey, given_values, result_parts, row_size
 from shareflow.runtime.role import Role
 from shareflow.runtime.stock import Stock, Use
 from shareflow.runtime.store import Material, Store
 from shareflow_client.link import Callbacks
-from shareflow_client.wire import Frame, FrameKind
+from shareflow_client.wire import Frame, FrameKind, Sink
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ _REMEMBERED = 4096
 _MOST_ANNOUNCED = _MOST_UNREAD = 1024
 # Indices that one message may name.
 _MOST_INDICES = 1 << 22
+# Bytes of an execution's messages up to which a graph is run once at the start, though a smaller one was.
+_WARMED = 64 << 20
 # A plan's index is an unsigned number of 64 bits, TensorFlow's a signed one.
 _WORD = 1 << 64
 
@@ -103,6 +106,7 @@ class Serving(Role):
         self._clients, self._metrics = clients, metrics
         (self._other,) = (server for server in manifest.protocol.servers if server != party)
         self._programs = {name: PartProgram(cut(plan, name, party)).prepare() for name in manifest.graphs}
+        self._warm_up()
         self._stock = Stock(store, settings.prefetch, settings.prefetch_bytes)
         sizes = {n: p.part.corrections.nbytes if p.part.corrections else 0 for n, p in self._programs.items()}
         self._intake = Intake(store, self._stock, sizes, self._material_stored, self._material_refused)
@@ -122,6 +126,13 @@ class Serving(Role):
         self._state = self._read_state(self._version)
         self._stopping = False
         self._pool = ThreadPoolExecutor(self._most_at_once, "shareflow execution")
+
+    def _warm_up(self) -> None:
+        """Runs each entry's smallest graph once, and others that are not large: the first request is fast, too."""
+        smallest = {entry.variants[0] for entry in self._manifest.entries.values()}
+        for name, program in self._programs.items():
+            if name in smallest or program.traffic <= _WARMED:
+                program.warm_up()
 
     @property
     @abc.abstractmethod
@@ -152,7 +163,7 @@ class Serving(Role):
 
     @property
     def callbacks(self) -> Callbacks:
-        return Callbacks(self._on_frame, self._on_close, self._size_limit, self._on_link)
+        return Callbacks(self._on_frame, self._on_close, self._size_limit, self._on_link, self._sink)
 
     def status(self) -> dict[str, Any]:
         with self._lock:
@@ -270,6 +281,11 @@ class Serving(Role):
             mailbox = self._mailbox(execution)
             return None if mailbox is None else mailbox.admit(round_)
         return self._intake.size(link, execution)
+
+    def _sink(self, link: Any, kind: FrameKind, execution: int, round_: int) -> Sink | None:
+        # The dealer's messages are as large as all of an execution's others, and are not looked at before they are used.
+        dealt = kind is FrameKind.DATA and link.peer == self._manifest.protocol.dealer and link.role == "party"
+        return self._intake.begin(link, execution) if dealt else None
 
     def _mailbox(self, index: int) -> Mailbox | None:
         with self._lock:
@@ -522,11 +538,10 @@ class Serving(Role):
         if part.index is not None:
             signed = running.index if running.index < _WORD >> 1 else running.index - _WORD
             values[part.index.tensor] = tf.constant(signed, tf.int64)
-        if part.corrections is not None:
-            values.update(words_of(part.corrections, material.payload))
         values.update(given_values(part, single, running.batch.rows))
         exchange = LinkExchange(link, running.index, running.mailbox, time.monotonic() + self._settings.execution_limit)
-        ends = program.run(values, exchange)
+        with ReadingAhead(material, program.pieces) as corrections:
+            ends = program.run(values, exchange, corrections.read)
         self._metrics.bytes_sent.labels(self._other).inc(exchange.sent)
         self._metrics.messages_sent.labels(self._other).inc(exchange.messages)
         return ends

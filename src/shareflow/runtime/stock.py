@@ -156,7 +156,7 @@ class Stock:
             _log.error("material of execution %d is passed over: %s", indices[0], error)
             return []
         self._own[use].discard(indices[0])
-        room = max(self._ahead_bytes // max(len(taken[0].payload), 1) - 1, 0)
+        room = max(self._ahead_bytes // max(taken[0].nbytes, 1) - 1, 0)
         rest = indices[1:][:room]
         if rest:
             try:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shareflow.runtime.store.store import Material, NewMaterial, Store
+from shareflow.runtime.store.store import ArrivingMaterial, Material, NewMaterial, Store
 
-__all__ = ["Material", "NewMaterial", "Store"]
+__all__ = ["ArrivingMaterial", "Material", "NewMaterial", "Store"]

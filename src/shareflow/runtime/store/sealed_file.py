@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from shareflow_client.aligned import POOL
 from shareflow_client.errors import StoreError
 
 Buffer = Any  # whatever has the buffer protocol and is contiguous: bytes, bytearray, memoryview, an array
@@ -40,62 +41,168 @@ def chunk_count(length: int) -> int:
     return max(1, -(-length // CHUNK_BYTES))
 
 
+class SealedWriter:
+    """A new file that is written piece by piece; it is durable only after :func:`sync`.
+
+    It has to be finished or discarded. StoreError where the disk fails or is full; what was written is removed then.
+    """
+
+    def __init__(self, path: Path, key: bytes, length: int) -> None:
+        self.path, self._length = path, length
+        self._cipher, self._count, self._written = AESGCM(key), chunk_count(length), 0
+        self._pieces: list[memoryview] = []
+        self._room = CHUNK_BYTES
+        self._next = 0
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise disk_error(error, f"writing {length} bytes to {path}") from None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes. A whole chunk is not copied; of what does not fill one, a copy is kept."""
+        at = 0
+        while at < len(data):
+            piece = data[at : at + self._room]
+            at += len(piece)
+            self._room -= len(piece)
+            self._pieces.append(piece)
+            if not self._room:
+                self._seal()
+        if self._pieces and len(data):
+            self._pieces[-1] = memoryview(bytes(self._pieces[-1]))
+
+    def finish(self) -> None:
+        """All is written: the file is whole."""
+        if self._pieces or not self._next:
+            self._seal()
+        if self._written != self._length:
+            self.discard()
+            raise StoreError(f"{self._length} bytes were to be kept in {self.path.name}, {self._written} came.")
+        self._close()
+
+    def discard(self) -> None:
+        """Removes the file."""
+        self._close()
+        self.path.unlink(missing_ok=True)
+
+    def _seal(self) -> None:
+        chunk = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces, self._room = [], CHUNK_BYTES
+        nonce = _nonce(self._next, self._next + 1 == self._count)
+        try:
+            _write(self._file, self._cipher.encrypt(nonce, chunk, self._length.to_bytes(8, "little")))
+        except OSError as error:
+            self.discard()
+            raise disk_error(error, f"writing {self._length} bytes to {self.path}") from None
+        except BaseException:
+            self.discard()
+            raise
+        self._next += 1
+        self._written += len(chunk)
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+
 def write_sealed(path: Path, key: bytes, payload: Sequence[memoryview]) -> None:
     """Writes a new file; it is durable only after :func:`sync`. StoreError where the disk is full.
 
     A file that could not be written whole is removed.
     """
-    length = sum(map(len, payload))
-    cipher, count = AESGCM(key), chunk_count(length)
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    writer = SealedWriter(path, key, sum(map(len, payload)))
+    for view in payload:
+        writer.write(view)
+    writer.finish()
+
+
+class SealedReader:
+    """A file that is read piece by piece, at best in order. It can be removed meanwhile, and is gone when it is closed.
+
+    StoreError that names ``what`` where the file is missing, was cut, or (when that is read) was changed.
+    """
+
+    def __init__(self, path: Path, key: bytes, length: int, what: str) -> None:
+        self._name, self._what, self._length = path.name, what, length
+        self._cipher, self._count = AESGCM(key), chunk_count(length)
+        # The chunk that was read last, of which the next piece may begin in the middle.
+        self._last: tuple[int, memoryview] = (-1, memoryview(b""))
+        self._sealed = memoryview(bytearray(min(length, CHUNK_BYTES) + _TAG_BYTES))
+        self._path = path
         try:
-            for k, chunk in enumerate(_chunks(payload)):
-                _write(file, cipher.encrypt(_nonce(k, k + 1 == count), chunk, length.to_bytes(8, "little")))
-        finally:
-            os.close(file)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise disk_error(error, f"writing {length} bytes to {path}") from None
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise StoreError(f"the file of {what} is missing: {path.name}.") from None
+        except OSError as error:
+            raise disk_error(error, f"opening {path}") from None
+        self._ends = weakref.finalize(self, os.close, self._file)
+        try:
+            size = os.fstat(self._file).st_size
+        except OSError as error:
+            self.close()
+            raise disk_error(error, f"reading {path}") from None
+        if size != length + self._count * _TAG_BYTES:
+            self.close()
+            raise StoreError(
+                f"the file of {what} has {size} bytes and not {length + self._count * _TAG_BYTES}: "
+                f"{path.name} was cut or changed; it cannot be used."
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, begin: int, size: int) -> memoryview:
+        """The plaintext from a byte on, in one buffer that is aligned where it is large."""
+        if not 0 <= begin <= begin + size <= self._length:
+            raise ValueError(f"bytes {begin} to {begin + size} of {self._length} were asked for")
+        first, skip = divmod(begin, CHUNK_BYTES)
+        if size <= CHUNK_BYTES - skip:
+            return self._chunk(first)[skip : skip + size]
+        # Not cleared first: every byte is written below, or an error is raised.
+        plain, filled = POOL.memory(size), 0
+        for k in range(first, chunk_count(begin + size)):
+            piece = self._chunk(k)[skip : skip + size - filled]
+            plain[filled : filled + len(piece)] = piece
+            filled, skip = filled + len(piece), 0
+        return plain
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        self._ends()
+
+    def _chunk(self, k: int) -> memoryview:
+        number, chunk = self._last
+        if number == k:
+            return chunk
+        start = k * CHUNK_BYTES
+        sealed = self._sealed[: min(CHUNK_BYTES, self._length - start) + _TAG_BYTES]
+        try:
+            _read(self._file, sealed, k * (CHUNK_BYTES + _TAG_BYTES))
+            nonce = _nonce(k, k + 1 == self._count)
+            chunk = memoryview(self._cipher.decrypt(nonce, sealed, self._length.to_bytes(8, "little")))
+        except InvalidTag:
+            raise StoreError(
+                f"the file of {self._what} was changed or is damaged: {self._name}; it cannot be used."
+            ) from None
+        except OSError as error:
+            raise disk_error(error, f"reading {self._path}") from None
+        self._last = k, chunk
+        return chunk
 
 
 def read_sealed(path: Path, key: bytes, length: int, what: str) -> memoryview:
     """The plaintext, in one buffer. StoreError that names ``what`` where the file is missing or was changed."""
-    cipher, count, authenticated = AESGCM(key), chunk_count(length), length.to_bytes(8, "little")
+    reader = SealedReader(path, key, length, what)
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        raise StoreError(f"the file of {what} is missing: {path.name}.") from None
-    except OSError as error:
-        raise disk_error(error, f"opening {path}") from None
-    try:
-        size = os.fstat(file).st_size
-        if size != length + count * _TAG_BYTES:
-            raise StoreError(
-                f"the file of {what} has {size} bytes and not {length + count * _TAG_BYTES}: "
-                f"{path.name} was cut or changed; it cannot be used."
-            )
-        sealed = memoryview(bytearray(min(size, CHUNK_BYTES + _TAG_BYTES)))
-        # Not zeroed first: every byte is written below, or an error is raised.
-        plain = np.empty(length, np.uint8).data if count > 1 else None
-        for k in range(count):
-            start = k * CHUNK_BYTES
-            part = sealed[: min(CHUNK_BYTES, length - start) + _TAG_BYTES]
-            _read(file, part)
-            chunk = cipher.decrypt(_nonce(k, k + 1 == count), part, authenticated)
-            if plain is None:
-                return memoryview(chunk)
-            plain[start : start + len(chunk)] = chunk
-        return memoryview(b"") if plain is None else plain
-    except InvalidTag:
-        raise StoreError(f"the file of {what} was changed or is damaged: {path.name}; it cannot be used.") from None
-    except OSError as error:
-        raise disk_error(error, f"reading {path}") from None
+        # An empty file has one chunk, too.
+        return reader.read(0, length) if length else reader._chunk(0)
     finally:
-        os.close(file)
+        reader.close()
 
 
 def sync(paths: Iterable[Path]) -> None:
@@ -127,32 +234,15 @@ def _nonce(k: int, last: bool) -> bytes:
     return k.to_bytes(8, "big") + int(last).to_bytes(4, "big")
 
 
-def _chunks(payload: Sequence[memoryview]) -> Iterator[Buffer]:
-    """The payload in chunks. A chunk within one buffer is not copied; one across buffers is."""
-    pieces: list[memoryview] = []
-    room = CHUNK_BYTES
-    some = False
-    for view in payload:
-        while len(view):
-            piece, view = view[:room], view[room:]
-            pieces.append(piece)
-            room -= len(piece)
-            if not room:
-                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                pieces, room, some = [], CHUNK_BYTES, True
-    if pieces or not some:
-        yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 def _write(file: int, data: bytes) -> None:
     rest = memoryview(data)
     while len(rest):
         rest = rest[os.write(file, rest) :]
 
 
-def _read(file: int, into: memoryview) -> None:
+def _read(file: int, into: memoryview, start: int) -> None:
     while len(into):
-        got = os.readv(file, [into])
+        got = os.preadv(file, [into], start)
         if not got:
             raise OSError(errno.EIO, "the file ended early")
-        into = into[got:]
+        into, start = into[got:], start + got

@@ -34,7 +34,17 @@ from shareflow.runtime.store.directory_lock import DirectoryLock
 from shareflow.runtime.store.index_set import IndexSet
 from shareflow.runtime.store.keys import SEAL_BYTES, fresh_key, joined
 from shareflow.runtime.store.ledger import Ledger, no_store
-from shareflow.runtime.store.sealed_file import Buffer, chunk_count, disk_error, read_sealed, sync, views, write_sealed
+from shareflow.runtime.store.sealed_file import (
+    Buffer,
+    SealedReader,
+    SealedWriter,
+    chunk_count,
+    disk_error,
+    read_sealed,
+    sync,
+    views,
+    write_sealed,
+)
 from shareflow_client.errors import StoreError
 
 _log = logging.getLogger(__name__)
@@ -43,6 +53,8 @@ DEALT_KEY_BYTES = 16
 _FILE_KEY_BYTES = 32
 _LARGEST = (1 << 64) - 1
 _FACT_BYTES = 1 << 20
+# Material up to this size is read when it is taken, more of it while it is used.
+_AT_ONCE = 4 << 20
 
 # Kinds of rows.
 _MATERIAL, _SPENT, _STATE, _CURRENT, _COUNTER, _FACT = "material", "spent", "state", "current", "counter", "fact"
@@ -66,13 +78,60 @@ class NewMaterial:
     payload: Sequence[Buffer] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Material:
-    """What one execution may use, once: the key shared with the dealer, and the dealer's messages in one buffer."""
+class ArrivingMaterial:
+    """Material whose payload is written piece by piece, from :meth:`Store.begin_material`.
 
-    index: int
-    key: bytes = field(repr=False)
-    payload: memoryview = field(repr=False)
+    In the end it goes to :meth:`Store.put_material_many`, or to :meth:`Store.abandon_material`.
+    """
+
+    def __init__(self, graph: str, version: int, index: int, secret: bytes, writer: SealedWriter) -> None:
+        self.graph, self.version, self.index = graph, version, index
+        self._secret, self._writer = secret, writer
+
+    def __len__(self) -> int:
+        return len(self._writer)
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes. StoreError where they cannot be kept; nothing of the material is then."""
+        self._writer.write(data)
+
+
+class Material:
+    """What one execution may use, once: the key shared with the dealer, and the dealer's messages.
+
+    A large payload is on the disk still, under a name no more, and is read while the execution runs; so a change of it by
+    others may be noticed only then.
+    """
+
+    def __init__(self, index: int, key: bytes, payload: memoryview | SealedReader) -> None:
+        self.index, self.key = index, key
+        self._payload = payload
+
+    @property
+    def payload(self) -> memoryview:
+        """The dealer's messages, in order, in one buffer. StoreError as :meth:`read`."""
+        payload = self._payload
+        return payload.read(0, len(payload)) if isinstance(payload, SealedReader) else payload
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the payload."""
+        return len(self._payload)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading it takes no time."""
+        return not isinstance(self._payload, SealedReader)
+
+    def read(self, begin: int, size: int) -> memoryview:
+        """So many bytes of the payload, of one thread at a time. StoreError where they were changed on the disk."""
+        payload = self._payload
+        return payload.read(begin, size) if isinstance(payload, SealedReader) else payload[begin : begin + size]
+
+    def close(self) -> None:
+        """Gives up what is not read yet."""
+        if isinstance(self._payload, SealedReader):
+            self._payload.close()
 
 
 class Store:
@@ -162,7 +221,30 @@ class Store:
         """Keeps the material of one execution; durable when it returns. Errors: :meth:`put_material_many`."""
         self.put_material_many([NewMaterial(graph, version, index, key, payload)])
 
-    def put_material_many(self, records: Iterable[NewMaterial]) -> None:
+    def begin_material(self, graph: str, version: int, index: int, key: bytes, length: int) -> ArrivingMaterial:
+        """Begins to keep the material of one execution, whose payload of ``length`` bytes comes piece by piece.
+
+        RandomnessError: the index was put or spent before. StoreError: the disk is full.
+        """
+        index = _index(index)
+        self._claim(index)
+        try:
+            secret = self._secret_of(key, index)
+            self._check_space(length)
+            writer = SealedWriter(self._material_path(index), secret[:_FILE_KEY_BYTES], length)
+            return ArrivingMaterial(graph, _index(version), index, secret, writer)
+        except BaseException:
+            with self._lock:
+                self._writing.discard(index)
+            raise
+
+    def abandon_material(self, material: ArrivingMaterial) -> None:
+        """The rest of it will not come: nothing of it is kept."""
+        material._writer.discard()
+        with self._lock:
+            self._writing.discard(material.index)
+
+    def put_material_many(self, records: Iterable[NewMaterial | ArrivingMaterial]) -> None:
         """Keeps material of many executions in one transaction: all or none, durable when it returns.
 
         The records may come from a generator: one payload at a time is held in memory.
@@ -179,7 +261,8 @@ class Store:
         try:
             for record in records:
                 index = _index(record.index)
-                self._claim(index)
+                if not isinstance(record, ArrivingMaterial):
+                    self._claim(index)
                 rows[index] = b""
                 paths.append(self._material_path(index))
                 rows[index] = self._write_material(record, paths[-1])
@@ -457,24 +540,33 @@ class Store:
             raise StoreError(f"no material for execution {index} of {graph}, state version {version}: {found}.")
         return row
 
-    def _write_material(self, record: NewMaterial, path: Path) -> bytes:
-        """Writes the file, and gives the row."""
-        if len(record.key) != DEALT_KEY_BYTES:
-            raise StoreError(f"a dealt key has {DEALT_KEY_BYTES} bytes, that of execution {record.index} has not.")
-        payload, key = views(record.payload), fresh_key()
-        length = sum(map(len, payload))
-        place = (record.graph, _index(record.version))
-        sealed = self._ledger.keys.seal(key + record.key, _material_identity(*place, record.index, length))
-        self._check_space(length)
-        write_sealed(path, key, payload)
-        return _MATERIAL_ROW.pack(record.version, length, sealed) + record.graph.encode("utf-8")
+    def _write_material(self, record: NewMaterial | ArrivingMaterial, path: Path) -> bytes:
+        """Writes the file, or what is missing of it, and gives the row."""
+        version = _index(record.version)
+        if isinstance(record, ArrivingMaterial):
+            record._writer.finish()
+            length, secret = len(record), record._secret
+        else:
+            payload, secret = views(record.payload), self._secret_of(record.key, record.index)
+            length = sum(map(len, payload))
+            self._check_space(length)
+            write_sealed(path, secret[:_FILE_KEY_BYTES], payload)
+        sealed = self._ledger.keys.seal(secret, _material_identity(record.graph, version, record.index, length))
+        return _MATERIAL_ROW.pack(version, length, sealed) + record.graph.encode("utf-8")
+
+    def _secret_of(self, key: bytes, index: int) -> bytes:
+        """What is sealed in a material's row: the key of its file, then that which was dealt."""
+        if len(key) != DEALT_KEY_BYTES:
+            raise StoreError(f"a dealt key has {DEALT_KEY_BYTES} bytes, that of execution {index} has not.")
+        return fresh_key() + key
 
     def _read_material(self, graph: str, version: int, index: int, row: bytes) -> Material:
         what = f"the material of execution {index} ({graph}, state version {version})"
         _, length, sealed = _MATERIAL_ROW.unpack_from(row)
         try:
             secret = self._ledger.keys.unseal(sealed, _material_identity(graph, version, index, length), what)
-            payload = read_sealed(self._material_path(index), secret[:_FILE_KEY_BYTES], length, what)
+            place = (self._material_path(index), secret[:_FILE_KEY_BYTES], length, what)
+            payload = read_sealed(*place) if length <= _AT_ONCE else SealedReader(*place)
         except StoreError as error:
             with self._usable():
                 # Another thread may have spent it, and removed the file, meanwhile.
