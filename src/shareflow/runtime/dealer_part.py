@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,6 @@ from shareflow.runtime.store import Store
 # The version in use, and one that is dealt ahead: reading masks from the disk takes longer than dealing.
 _VERSIONS_IN_MEMORY = 2
 _ACKNOWLEDGED = "state versions that both servers have material for"
-
-Corrections = dict[str, list[memoryview]]
 
 
 class DealerPart:
@@ -44,7 +42,9 @@ class DealerPart:
             sizes[message.peer] += message.nbytes
         return sizes
 
-    def make(self, graph: str, version: int, index: int, keys: Mapping[str, bytes]) -> Corrections:
+    def make(
+        self, graph: str, version: int, index: int, keys: Mapping[str, bytes], give: Callable[[str, memoryview], None]
+    ) -> None:
         """Runs the dealer's part for execution ``index``; a state that it keeps is durable when this returns.
 
         Args:
@@ -52,9 +52,8 @@ class DealerPart:
             version: the state version that the execution uses, 0 for none.
             index: the execution's, never used before.
             keys: 16 bytes by server, agreed for this execution alone.
-
-        Returns:
-            The bytes to send each server, in the plan's order.
+            give: called with a server and the next bytes of its message, in the plan's order, while the rest is not
+                made yet. What it raises ends the run.
 
         Raises:
             RequestError: there is no such state version here.
@@ -68,12 +67,14 @@ class DealerPart:
             values[part.index.tensor] = tf.constant(np.uint64(index).astype(np.int64))
         for tensor, (name, component, _) in part.state_in.items():
             values[tensor] = state[_name(name, component)]
-        collected = _Collected(self._plan.manifest.protocol.servers)
-        kept = program.run(values, collected)
+        kept = program.run(values, _Given(give))
         if self._keeps(graph):
             new = {_name(n, component): kept[tensor] for tensor, (n, component, _) in part.state_out.items()}
             self._keep(index, version, {**state, **new})
-        return collected.messages
+
+    def warm_up(self, graph: str) -> None:
+        """Runs the part of a graph once, for nobody: the next time is faster."""
+        self._program(graph).warm_up()
 
     def versions(self) -> list[int]:
         """State versions that are here, in order."""
@@ -158,14 +159,14 @@ class DealerPart:
             return self._programs[graph]
 
 
-class _Collected(Exchange):
-    """Keeps what the dealer sends, by server."""
+class _Given(Exchange):
+    """Hands on what the dealer sends, by server."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
-        self.messages: Corrections = {server: [] for server in servers}
+    def __init__(self, give: Callable[[str, memoryview], None]) -> None:
+        self._give = give
 
     def send(self, message: Message, payload: memoryview) -> None:
-        self.messages[message.peer].append(payload)
+        self._give(message.peer, payload)
 
     def receive(self, message: Message) -> memoryview:
         raise PlanError(f"A dealer waits for nobody; in this plan it waits for {message.peer}. Compile it anew.")

@@ -3,6 +3,9 @@
 An execution is dealt while both servers are connected, with keys of these two links; its index is used for nothing
 else, whatever becomes of it. What is on its way when a link is lost, and what a server refuses, is dealt anew under
 another index. One thread computes, one for each link sends, and a window bounds what is dealt and not stored yet.
+
+What is large is sent while the rest of it is made. Only where a state is kept it is made whole first, as nobody may hear of
+a state that is not durable.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -34,6 +37,8 @@ _log = logging.getLogger(__name__)
 # Indices that one durable step of the counter gives.
 _INDICES = 64
 _MOST_WANTED = 1 << 20
+# Bytes for one server that are made and not sent yet, beside one buffer.
+_UNSENT = 32 << 20
 # A server that refuses is left alone for a while, the longer the more often; then the order is given up.
 _PAUSE, _LONGEST_PAUSE, _MOST_REFUSALS = 0.1, 5.0, 8
 
@@ -67,8 +72,31 @@ class _Delivery:
     """A link to a server, and what is still to be sent over it, in order."""
 
     link: Link
-    queue: SimpleQueue[list[tuple[FrameKind, Any, int]] | None] = field(default_factory=SimpleQueue)
+    queue: SimpleQueue[_Announced | bytes | None] = field(default_factory=SimpleQueue)
     counted: bool = False  # it told what it has in store
+    unsent: int = 0  # bytes of material that wait in the queue
+
+
+@dataclass(eq=False)
+class _Announced:
+    """Material for one server: what announces it, then its bytes, some of which are still to be made."""
+
+    about: bytes
+    index: int
+    size: int
+    buffers: SimpleQueue[memoryview | None] = field(default_factory=SimpleQueue)  # None: no more will be made
+
+    def made(self, done: Callable[[int], None]) -> Iterator[memoryview]:
+        """The buffers as they are made; ``done`` is called with the size of each when it was sent."""
+        left = self.size
+        while left > 0 and (buffer := self.buffers.get()) is not None:
+            left -= len(buffer)
+            yield buffer
+            done(len(buffer))
+
+
+class _GoneError(Exception):
+    """What is being dealt is not wanted any more."""
 
 
 class Dealing(Role):
@@ -303,14 +331,28 @@ class Dealing(Role):
         """The thread of one link: sends what is in its queue until the link is lost."""
         link = delivery.link
         sent = self._metrics.bytes_sent.labels(peer=link.peer)
-        while (messages := delivery.queue.get()) is not None:
-            for kind, buffers, index in messages:
-                try:
-                    link.send(kind, buffers, execution=index)
-                except ChannelError:
-                    return  # on_close tells the rest
-                sent.inc(len(buffers) if isinstance(buffers, bytes) else sum(map(len, buffers)))
-            del messages, buffers
+
+        def done(count: int) -> None:
+            sent.inc(count)
+            with self._changed:
+                delivery.unsent -= count
+                self._changed.notify_all()
+
+        while (item := delivery.queue.get()) is not None:
+            try:
+                if isinstance(item, bytes):
+                    link.send(FrameKind.CONTROL, item)
+                    sent.inc(len(item))
+                    continue
+                link.send(FrameKind.CONTROL, item.about)
+                sent.inc(len(item.about))
+                if item.size:
+                    link.send_made(FrameKind.DATA, item.size, item.made(done), execution=item.index)
+            except ChannelError:
+                return  # on_close tells the rest
+            except ValueError:
+                # The dealing thread gave up in the middle, and has told why.
+                return
 
     def _lost(self, peer: str) -> None:
         """The link is gone: what it did not confirm is dealt anew, and its own wishes are no longer known."""
@@ -333,6 +375,7 @@ class Dealing(Role):
 
     def _run(self) -> None:
         """The dealing thread: one execution after the other, orders in turn."""
+        self._warm_up()
         while (order := self._next_order()) is not None:
             try:
                 self._deal_one(order)
@@ -341,6 +384,14 @@ class Dealing(Role):
                     _log.exception("dealing %s failed", order.graph)
                     error = RequestError(f"an internal error at {self.party}, see its log.")
                 self._give_up(order, error)
+
+    def _warm_up(self) -> None:
+        """Runs each entry's smallest graph once, while nobody waits yet."""
+        for entry in self.manifest.entries.values():
+            with self._changed:
+                if self._stopping or self._orders:
+                    return
+            self.part.warm_up(entry.variants[0])
 
     def _next_order(self) -> _Order | None:
         """Waits for an order that can be dealt now; None when the dealer stops."""
@@ -378,23 +429,22 @@ class Dealing(Role):
             keys = {server: delivery.link.key(info) for server, delivery in deliveries.items()}
         except ChannelError:
             return  # a link that was just lost
-        corrections = self.part.make(order.graph, order.version, index, keys)
-        with self._changed:
-            if self._stopping or order not in self._orders or deliveries != self._deliveries:
-                # The index is not used again, and nobody heard of a state that it made.
-                if self._keeps(order.graph):
-                    self.part.discard(index)
-                return
-            order.left -= 1
-            self._records[index] = _Record(order, nbytes, set(deliveries))
-            for server, delivery in deliveries.items():
-                buffers = corrections[server]
-                size = sum(map(len, buffers))
-                about = control.encode(
-                    "material", graph=order.graph, version=order.version, index=index, bytes=size
-                )
-                data = [(FrameKind.DATA, buffers, index)] if size else []
-                delivery.queue.put([(FrameKind.CONTROL, about, 0), *data])
+        sending = _Sending(self, order, index, nbytes, deliveries)
+        try:
+            if self._keeps(order.graph):
+                made: list[tuple[str, memoryview]] = []
+                self.part.make(order.graph, order.version, index, keys, lambda server, data: made.append((server, data)))
+                for server, data in made:
+                    sending.give(server, data)
+            else:
+                self.part.make(order.graph, order.version, index, keys, sending.give)
+            sending.begin()
+        except _GoneError:
+            # The index is not used again.
+            if self._keeps(order.graph) and not sending.begun:
+                self.part.discard(index)
+        finally:
+            sending.end()
 
     def _await_room(self, order: _Order, nbytes: int) -> dict[str, _Delivery] | None:
         """Waits until so many bytes more may be on their way; the links to use, None where the order cannot go on."""
@@ -415,7 +465,7 @@ class Dealing(Role):
             delivery = self._deliveries.get(self._leader)
             if order.wanted and delivery is not None:
                 about = control.encode("cannot", graph=order.graph, version=order.version, text=str(error)[:2000])
-                delivery.queue.put([(FrameKind.CONTROL, about, 0)])
+                delivery.queue.put(about)
             self._changed.notify_all()
 
     def _silent(self) -> list[str]:
@@ -437,3 +487,59 @@ class Dealing(Role):
         order.error = error
         if order in self._orders:
             self._orders.remove(order)
+
+
+class _Sending:
+    """One execution's material on its way from the thread that makes it to those that send it."""
+
+    def __init__(
+        self, dealing: Dealing, order: _Order, index: int, nbytes: int, deliveries: dict[str, _Delivery]
+    ) -> None:
+        self._dealing, self._order, self._index, self._nbytes = dealing, order, index, nbytes
+        self._deliveries = deliveries
+        self._announced: dict[str, _Announced] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether servers may have heard of it."""
+        return bool(self._announced)
+
+    def begin(self) -> None:
+        """Announces the material, if that was not done. :class:`_GoneError` where nobody wants it any more."""
+        if self.begun:
+            return
+        dealing, order = self._dealing, self._order
+        sizes = dealing.part.sizes(order.graph)
+        with dealing._changed:
+            if dealing._stopping or order not in dealing._orders or self._deliveries != dealing._deliveries:
+                raise _GoneError
+            order.left -= 1
+            dealing._records[self._index] = _Record(order, self._nbytes, set(self._deliveries))
+            for server, delivery in self._deliveries.items():
+                about = control.encode(
+                    "material", graph=order.graph, version=order.version, index=self._index, bytes=sizes[server]
+                )
+                self._announced[server] = _Announced(about, self._index, sizes[server])
+                delivery.queue.put(self._announced[server])
+
+    def give(self, server: str, data: memoryview) -> None:
+        """The next bytes for a server; waits while much of it is unsent.
+
+        Where one link is lost the rest is made for the other one, as a message that has begun cannot be taken back.
+        """
+        self.begin()
+        delivery, links = self._deliveries[server], self._dealing._deliveries
+        with self._dealing._changed:
+            while delivery.unsent > _UNSENT and links.get(server) is delivery:
+                self._dealing._changed.wait()
+            if not any(links.get(name) is one for name, one in self._deliveries.items()):
+                raise _GoneError
+            if links.get(server) is not delivery:
+                return
+            delivery.unsent += len(data)
+        self._announced[server].buffers.put(data)
+
+    def end(self) -> None:
+        """Nothing more is made. A link on which something is missing is closed by the thread that sends."""
+        for announced in self._announced.values():
+            announced.buffers.put(None)

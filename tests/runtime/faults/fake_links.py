@@ -43,6 +43,11 @@ class FakeLink:
 
     queued = 0
 
+    def send_made(self, kind, total, made, *, execution=0, round=0):
+        buffers = list(made)
+        assert sum(map(len, buffers)) == total
+        self.send(kind, buffers, execution=execution, round=round)
+
     def post(self, kind, payload=b"", *, execution=0, round=0):
         if self.closed is None:
             self.send(kind, payload, execution=execution, round=round)
