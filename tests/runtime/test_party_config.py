@@ -62,12 +62,21 @@ def test_tables_are_read(files, plan):
     config = read(files, plan, "server0", text)
     settings = config.serving_settings
     assert (settings.parallel, settings.prefetch_bytes) == (2, 1 << 20)
-    targets = {graph: settings.target(plan.manifest, graph) for graph in plan.manifest.graphs}
+    targets = {graph: settings.target(plan.manifest, graph, 100) for graph in plan.manifest.graphs}
     assert targets == {"load": 0, "predict@1": 20, "predict@2": 8}
-    assert ServingSettings().target(plan.manifest, "load") == 1
+    assert ServingSettings().target(plan.manifest, "load", 100) == 1
     assert config.clients[0].most_rows == 7
     assert config.links.settings().dead_after == 3
     assert config.log.format == "text"
+
+
+def test_a_stock_that_nobody_asked_for_is_bounded_by_its_bytes(plan):
+    settings = ServingSettings(stock_bytes=1000, stock={"predict@2": 5})
+    targets = [settings.target(plan.manifest, "predict@1", size) for size in (0, 100, 125, 126, 400, 1001)]
+    # Of the smallest graph there is one, or the entry could not be asked.
+    assert targets == [8, 8, 8, 7, 2, 1]
+    assert settings.target(plan.manifest, "predict@2", 1001) == 5
+    assert ServingSettings(stock_bytes=1000).target(plan.manifest, "predict@2", 1001) == 0
 
 
 @pytest.mark.parametrize(

@@ -54,12 +54,12 @@ class Pool:
     def _found(self, size: int) -> np.ndarray | None:
         for _ in range(len(self._free)):
             try:
-                block = self._free.popleft()
+                block = self._free.pop()
             except IndexError:
                 return None
             if len(block) == size:
                 return block
-            self._free.append(block)
+            self._free.appendleft(block)
         return None
 
     def _back(self, block: np.ndarray) -> None:

@@ -386,8 +386,8 @@ class Dealing(Role):
                 self._give_up(order, error)
 
     def _warm_up(self) -> None:
-        """Runs each entry's smallest graph once, while nobody waits yet."""
-        for entry in self.manifest.entries.values():
+        """Runs the smallest graph of each entry that keeps nothing, while nobody waits yet."""
+        for entry in [entry for entry in self.manifest.entries.values() if not entry.keeps]:
             with self._changed:
                 if self._stopping or self._orders:
                     return

@@ -219,7 +219,9 @@ class Leading(Serving):
                 continue
             if use in self._cannot and time.monotonic() - self._cannot[use][0] < _ASK_AGAIN:
                 continue
-            target, usable = self._settings.target(self._manifest, graph), self._stock.usable(use)
+            dealt = self._programs[graph].part.corrections
+            target = self._settings.target(self._manifest, graph, dealt.nbytes if dealt else 0)
+            usable = self._stock.usable(use)
             missing = target - usable - self._wanted.get(use, 0)
             # Asked for in groups: half of the target may be used up before.
             if missing > target // 2 or (missing > 0 and not usable):

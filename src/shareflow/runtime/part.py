@@ -60,8 +60,9 @@ class PartProgram:
 
     @property
     def traffic(self) -> int:
-        """Bytes that the party receives and sends in one execution, results and inputs left out."""
+        """Bytes that the party receives and sends in one execution, results left out."""
         messages = [message for step in self.part.steps for message in (*step.receives, *step.sends)]
+        messages += self.part.inputs
         messages += [self.part.corrections] if self.part.corrections is not None else []
         return sum(message.nbytes for message in messages)
 

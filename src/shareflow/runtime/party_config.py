@@ -33,13 +33,21 @@ class ServingSettings:
     most_waiting_rows: int = config.whole(default=10_000, low=1, high=1 << 30)
     prefetch: int = config.whole(default=32, low=1, high=1 << 20)
     prefetch_bytes: int = config.size(default="256 MiB", low=1)
+    stock_bytes: int = config.size(default="1 GiB", low=1)
     # From the table [stock], and no key of this one.
     stock: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def target(self, manifest: Manifest, graph: str) -> int:
-        """Executions of a graph that the leader wants material for; 0 where the dealer is never asked by itself."""
-        keeps = manifest.entries[manifest.graphs[graph].entry].keeps
-        return self.stock.get(graph, _STOCK_OF_KEEPING if keeps else _STOCK)
+    def target(self, manifest: Manifest, graph: str, nbytes: int) -> int:
+        """Executions of a graph that the leader wants material for; 0 where the dealer is never asked by itself.
+
+        ``nbytes``: the material of one. Where [stock] does not say, ``stock_bytes`` bounds it; but an entry's smallest
+        graph has material for one execution, or nothing could be asked of the entry.
+        """
+        if graph in self.stock:
+            return self.stock[graph]
+        entry = manifest.entries[manifest.graphs[graph].entry]
+        wanted = _STOCK_OF_KEEPING if entry.keeps else _STOCK
+        return max(min(wanted, self.stock_bytes // max(nbytes, 1)), int(graph == entry.variants[0]))
 
 
 @dataclass(frozen=True, kw_only=True)

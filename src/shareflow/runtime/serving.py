@@ -49,7 +49,7 @@ _REMEMBERED = 4096
 _MOST_ANNOUNCED = _MOST_UNREAD = 1024
 # Indices that one message may name.
 _MOST_INDICES = 1 << 22
-# Bytes of an execution's messages up to which a graph is run once at the start, though a smaller one was.
+# Bytes of an execution's messages up to which any graph is run once at the start.
 _WARMED = 64 << 20
 # A plan's index is an unsigned number of 64 bits, TensorFlow's a signed one.
 _WORD = 1 << 64
@@ -128,8 +128,11 @@ class Serving(Role):
         self._pool = ThreadPoolExecutor(self._most_at_once, "shareflow execution")
 
     def _warm_up(self) -> None:
-        """Runs each entry's smallest graph once, and others that are not large: the first request is fast, too."""
-        smallest = {entry.variants[0] for entry in self._manifest.entries.values()}
+        """Runs graphs once that are not large, and what is asked most, whatever its size: the first answer is fast, too.
+
+        Keeping a state is done once: where it is large, that is not worth the memory.
+        """
+        smallest = {entry.variants[0] for entry in self._manifest.entries.values() if not entry.keeps}
         for name, program in self._programs.items():
             if name in smallest or program.traffic <= _WARMED:
                 program.warm_up()

@@ -53,6 +53,24 @@ def test_a_large_message_arrives_bit_exact():
         assert hashlib.sha256(frame.payload).digest() == hashlib.sha256(data).digest()
 
 
+def test_a_message_is_sent_while_it_is_made():
+    size = 3_000_000
+    with pair(there=Seen(limit=lambda *asked: size)) as (link, _, _, there):
+        data = np.random.default_rng(1).bytes(size)
+        link.send_made(FrameKind.DATA, size, (data[at : at + 70_000] for at in range(0, size, 70_000)), round=9)
+        assert there.frame().payload == data
+
+
+@pytest.mark.parametrize("given", [1_999_999, 2_000_001])
+def test_a_message_that_is_not_made_whole_closes_the_link(given):
+    with pair(there=Seen(limit=lambda *asked: 2_000_000)) as (link, _, other, _):
+        with pytest.raises(ValueError, match="2000000 bytes was announced"):
+            link.send_made(FrameKind.DATA, 2_000_000, iter([bytes(1_500_000), bytes(given - 1_500_000)]))
+        assert "could not be made whole" in link.closed
+        with pytest.raises(ChannelError):
+            link.send(FrameKind.CONTROL, b"{}")
+
+
 def test_messages_of_many_threads_stay_whole_and_in_order():
     count, threads = 30, 8
     there = Seen(limit=lambda link, kind, execution, round: 10 + 1000 * round)

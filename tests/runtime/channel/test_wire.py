@@ -120,3 +120,42 @@ def test_what_is_not_expected_is_refused():
 
 def test_a_control_message_may_be_shorter():
     assert bytes(assembler().add(part(b"{}", kind=FrameKind.CONTROL))[1].payload) == b"{}"
+
+
+class Kept:
+    """A sink."""
+
+    def __init__(self, size):
+        self.size, self.pieces = size, []
+
+    def __len__(self):
+        return self.size
+
+    def write(self, data):
+        self.pieces.append(bytes(data))
+
+
+def test_a_sink_takes_a_message_of_several_chunks_as_it_comes():
+    asked, kept = [], Kept(10)
+
+    def sink(kind, execution, round):
+        asked.append((kind, execution, round))
+        return kept
+
+    found = assembler(sink=sink)
+    assert found.add(part(b"0123456789"))[1].payload == b"0123456789"  # one chunk: no sink is asked for
+    assert asked == []
+    for message, offset, data in ((3, 0, b"0123"), (3, 4, b"4567")):
+        assert found.add(part(data, total=10, message=message, offset=offset))[1] is None
+    assert asked == [(FrameKind.DATA, 7, 3)]
+    assert found.add(part(b"89", total=10, message=3, offset=8))[1].payload is kept
+    assert kept.pieces == [b"0123", b"4567", b"89"]
+
+
+def test_a_sink_gets_nothing_that_breaks_a_rule():
+    kept = Kept(10)
+    found = assembler(sink=lambda *about: kept)
+    found.add(part(b"0123", total=10))
+    with pytest.raises(PeerError, match="where 4 is next"):
+        found.add(part(b"56", total=10, offset=5))
+    assert kept.pieces == [b"0123"]

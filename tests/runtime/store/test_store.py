@@ -524,10 +524,76 @@ def test_large_records_need_the_memory_of_a_chunk(store):
         store.put_material(GRAPH, 0, 1, dealt(1), [payload[:999], payload[999:]])
         assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK_BYTES
         (material,) = store.take(GRAPH, 0, [1])
-        assert size <= tracemalloc.get_traced_memory()[1] < size + 8 * CHUNK_BYTES
+        assert (material.nbytes, material.in_memory) == (size, False)
+        pieces = b"".join(bytes(material.read(begin, 4096)) for begin in (0, CHUNK_BYTES - 8, size - 4096))
+        assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK_BYTES
     finally:
         tracemalloc.stop()
+    assert np.array_equal(np.frombuffer(pieces, np.int64), np.full(3 * 512, 7))
     assert np.array_equal(np.frombuffer(material.payload, np.int64), payload)
+
+
+LARGE = 5 * CHUNK_BYTES + 12345
+
+
+def content(size=LARGE):
+    return np.random.default_rng(3).bytes(size)
+
+
+@pytest.mark.parametrize("step", [1000, CHUNK_BYTES, CHUNK_BYTES + 1, LARGE])
+def test_material_that_comes_in_pieces_is_kept_whole(store, place, step):
+    data = content()
+    arriving = store.begin_material(GRAPH, 3, 1, dealt(1), len(data))
+    for at in range(0, len(data), step):
+        piece = bytearray(data[at : at + step])
+        arriving.write(memoryview(piece))
+        piece[:] = bytes(len(piece))  # its memory is used for other things then
+    assert store.available(GRAPH, 3) == []
+    store.put_material_many([arriving])
+    store.close()
+    with opened(place) as again:
+        (material,) = again.take(GRAPH, 3, [1])
+        assert os.listdir(place / "material") == []
+        assert (material.key, bytes(material.payload)) == (dealt(1), data)
+
+
+def test_material_that_does_not_come_whole_is_not_kept(store, place):
+    short, abandoned = (store.begin_material(GRAPH, 0, i, dealt(i), 100) for i in (1, 2))
+    for arriving in (short, abandoned):
+        arriving.write(memoryview(bytes(99)))
+    with pytest.raises(RandomnessError):
+        store.begin_material(GRAPH, 0, 2, dealt(2), 100)
+    with pytest.raises(StoreError, match=r"100 bytes were to be kept.*99 came"):
+        store.put_material_many([short])
+    store.abandon_material(abandoned)
+    assert os.listdir(place / "material") == []
+    for i in (1, 2):
+        store.put_material(GRAPH, 0, i, dealt(i), [b"x"])
+    assert store.available(GRAPH, 0) == [1, 2]
+
+
+def test_material_that_still_arrives_is_refused_where_it_was_spent_meanwhile(store, place):
+    arriving = store.begin_material(GRAPH, 0, 1, dealt(1), 3)
+    arriving.write(memoryview(b"abc"))
+    store.spend([1])
+    with pytest.raises(RandomnessError):
+        store.put_material_many([arriving])
+    assert os.listdir(place / "material") == []
+
+
+def test_a_late_change_of_large_material_is_noticed_when_it_is_read(store, place):
+    data = content()
+    store.put_material(GRAPH, 0, 1, dealt(1), [data])
+    path = place / "material" / f"{1:016x}"
+    sealed = bytearray(path.read_bytes())
+    sealed[3 * (CHUNK_BYTES + 16) + 5] ^= 1
+    path.write_bytes(sealed)
+    (material,) = store.take(GRAPH, 0, [1])
+    assert material.read(0, 3 * CHUNK_BYTES) == data[: 3 * CHUNK_BYTES]
+    with pytest.raises(StoreError, match="changed or is damaged"):
+        material.read(3 * CHUNK_BYTES - 1, 2)
+    with pytest.raises(ValueError, match="were asked for"):
+        material.read(LARGE - 1, 2)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path):
