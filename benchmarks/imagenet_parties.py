@@ -5,11 +5,11 @@ Run from the root of the repository:
     python -m benchmarks.imagenet_parties                                   # SqueezeNet and ResNet-50
     python -m benchmarks.imagenet_parties --networks resnet50 --json FILE   # one, also for scripts
 
-Both servers, the dealer and the client are processes of this machine, linked over loopback. Material is dealt before, then
-the dealer's process is ended, so that a prediction is the servers' work alone. In turn are measured: a prediction in one
-process (dealing and online together); the *network's share*, which is the plan's messages, round by round in their sizes,
-between two processes that compute nothing, over the same kind of link, and reading one execution's material from a
-store; and a prediction by the parties. Of each the best run counts.
+Both servers, the dealer and the client are processes of this machine, linked over loopback. Material is dealt before,
+then the dealer's process is ended, so that a prediction is the servers' work alone. In turn are measured: a prediction in
+one process (dealing and online together); the *network's share*, which is the plan's messages, round by round in their
+sizes, between two processes that compute nothing, over the same kind of link, and reading one execution's material from
+a store; and a prediction by the parties. Of each the best run counts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _SERVERS = ("server0", "server1")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark as asked on the command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.imagenet_parties", description=__doc__.split("\n\n")[0])
+    about = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.imagenet_parties", description=about)
     parser.add_argument("--networks", nargs="+", default=["squeezenet", "resnet50"], metavar="NAME")
     parser.add_argument("--runs", type=int, default=5, help="predictions that are timed")
     parser.add_argument("--data", type=Path, default=SHARED, help="the folder with weights and the sample image")
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        record = {"benchmark": "imagenet_parties", "date": now, "machine": machine(), "factor": FACTOR, "results": found}
+        record: dict[str, Any] = {"benchmark": "imagenet_parties", "date": now, "machine": machine(), "factor": FACTOR}
+        record["results"] = found
         options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0 if all(one["met"] for one in found) else 1
 
@@ -181,7 +183,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{row['largest_error']:.1e}",
             f"{row['load_average']:.1f}",
         )
-    found.caption = "memory: highest, of both servers and the dealer; growth: of a server, from the first prediction to the last"
+    found.caption = "memory: highest, of both servers and the dealer; growth: of a server, from the first run to the last"
     return found
 
 
@@ -200,7 +202,7 @@ def _timed(run: Any) -> tuple[float, Any]:
 
 
 def _reading(folder: Path, plan: Plan, part: Part) -> float:
-    """Seconds that a store takes to give one execution's material of this size, in the pieces that a server asks for."""
+    """Seconds that a store takes to give one execution's material, in the pieces that a server asks for."""
     assert part.corrections is not None
     pieces = PartProgram(part).pieces
     with Store.open(folder / "store", bytes(32), plan_fingerprint=plan.fingerprint, party=part.party) as store:
@@ -222,7 +224,8 @@ def _reading(folder: Path, plan: Plan, part: Part) -> float:
 def _exchange(parties: Deployment, file: Path, plan: Plan, part: Part) -> Iterator[Any]:
     """A function that sends the messages of one execution there and back, between this process and another."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.imagenet_parties", "--answer", str(parties.directory), str(port), str(file)]
+    command = [sys.executable, "-m", "benchmarks.imagenet_parties", "--answer", str(parties.directory)]
+    command += [str(port), str(file)]
     other = subprocess.Popen(command, env=environment(), cwd=REPOSITORY, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline()

@@ -128,7 +128,7 @@ def test_what_is_not_read_any_more_holds_up_nobody(large):
 
 
 def test_a_failure_to_read_reaches_who_takes(large):
-    material, data = large
+    material, _ = large
     material.close()
     with ReadingAhead(material, [(0, 8), (MIB, 8)]) as reading, pytest.raises(StoreError):
         reading.read(0, 8)
@@ -157,7 +157,8 @@ def test_a_dealer_makes_the_same_in_many_steps(the_plan, monkeypatch):
         state = insecure_rehearsal(the_plan, "load", {"w": weights}, session).state
         run = insecure_rehearsal(the_plan, "predict@1", {"x": x}, session, state)
         part = cut(the_plan, "predict@1", "dealer")
-        found.append((len(part.steps), part.deals, [m for m in run.messages if m[0] == "dealer"], run.results["result"]))
+        sent = [message for message in run.messages if message[0] == "dealer"]
+        found.append((len(part.steps), part.deals, sent, run.results["result"]))
     (few, deals, dealt, result), (many, same_deals, same_dealt, same_result) = found
     assert few == 1 < many
     assert deals == same_deals

@@ -14,7 +14,7 @@ import numpy as np
 
 ALIGNMENT = 64
 """What TensorFlow wants of memory that it computes on in place."""
-# Less is allocated as ever. Sizes are rounded up to eighths of a power of two, so that pieces nearly alike share memory.
+# Less is allocated as ever. Sizes are rounded up to eighths of a power of two, so that pieces nearly alike share blocks.
 _SMALL = 1 << 18
 # Bytes that are kept, unused, for later.
 _KEPT = 64 << 20
@@ -35,7 +35,7 @@ class Pool:
     def memory(self, nbytes: int) -> memoryview:
         """So many bytes, not cleared: their user writes all of them before any is read."""
         if nbytes < _SMALL:
-            return memoryview(_aligned(nbytes))
+            return _aligned(nbytes).data
         size = _rounded(nbytes)
         block = self._found(size)
         if block is None:
@@ -44,7 +44,7 @@ class Pool:
         # The view, and all that is made of it, hold this array; when they are gone it is. It is not given out itself:
         # NumPy's views of it would hold the block, not it.
         weakref.finalize(given, self._back, block).atexit = False
-        return memoryview(given)
+        return given.data
 
     @property
     def unused(self) -> int:

@@ -3,9 +3,9 @@
 A step waits for the messages of one round, computes what the next round's messages need, and sends those. What later
 steps need and no awaited message changes is computed after sending, while the messages travel (the *overlap*).
 
-The dealer's part receives nothing, and can run ahead. Where it makes much, it is several steps, each of which makes some
-megabytes of its messages in the graph's order: what is sent need not be held. Its messages are there before the servers'
-first step; so are the inputs of parties outside the computation, which bring them with their request.
+The dealer's part receives nothing, and can run ahead. Where it makes much, it is several steps, each of which makes
+some megabytes of its messages in the graph's order: what is sent need not be held. Its messages are there before the
+servers' first step; so are the inputs of parties outside the computation, which bring them with their request.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ An execution is dealt while both servers are connected, with keys of these two l
 else, whatever becomes of it. What is on its way when a link is lost, and what a server refuses, is dealt anew under
 another index. One thread computes, one for each link sends, and a window bounds what is dealt and not stored yet.
 
-What is large is sent while the rest of it is made. Only where a state is kept it is made whole first, as nobody may hear of
-a state that is not durable.
+What is large is sent while the rest of it is made. Only where a state is kept it is made whole first, as nobody may
+hear of a state that is not durable.
 """
 
 from __future__ import annotations
@@ -433,7 +433,7 @@ class Dealing(Role):
         try:
             if self._keeps(order.graph):
                 made: list[tuple[str, memoryview]] = []
-                self.part.make(order.graph, order.version, index, keys, lambda server, data: made.append((server, data)))
+                self.part.make(order.graph, order.version, index, keys, lambda *given: made.append(given))
                 for server, data in made:
                     sending.give(server, data)
             else:

@@ -1,4 +1,4 @@
-"""Material that is read from the disk while an execution uses it: the next pieces are decrypted while one is computed on."""
+"""Material that is read while an execution uses it: the next pieces are decrypted while one is computed on."""
 
 from __future__ import annotations
 

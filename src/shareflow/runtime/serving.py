@@ -128,7 +128,7 @@ class Serving(Role):
         self._pool = ThreadPoolExecutor(self._most_at_once, "shareflow execution")
 
     def _warm_up(self) -> None:
-        """Runs graphs once that are not large, and what is asked most, whatever its size: the first answer is fast, too.
+        """Runs graphs once that are not large, and what is asked most: the first answer is fast, too.
 
         Keeping a state is done once: where it is large, that is not worth the memory.
         """
@@ -286,7 +286,7 @@ class Serving(Role):
         return self._intake.size(link, execution)
 
     def _sink(self, link: Any, kind: FrameKind, execution: int, round_: int) -> Sink | None:
-        # The dealer's messages are as large as all of an execution's others, and are not looked at before they are used.
+        # The dealer's messages are larger than all others of an execution, and are looked at only when they are used.
         dealt = kind is FrameKind.DATA and link.peer == self._manifest.protocol.dealer and link.role == "party"
         return self._intake.begin(link, execution) if dealt else None
 

@@ -63,7 +63,7 @@ def test_a_message_is_sent_while_it_is_made():
 
 @pytest.mark.parametrize("given", [1_999_999, 2_000_001])
 def test_a_message_that_is_not_made_whole_closes_the_link(given):
-    with pair(there=Seen(limit=lambda *asked: 2_000_000)) as (link, _, other, _):
+    with pair(there=Seen(limit=lambda *asked: 2_000_000)) as (link, *_):
         with pytest.raises(ValueError, match="2000000 bytes was announced"):
             link.send_made(FrameKind.DATA, 2_000_000, iter([bytes(1_500_000), bytes(given - 1_500_000)]))
         assert "could not be made whole" in link.closed

@@ -174,6 +174,8 @@ class SealedReader:
     def close(self) -> None:
         """Nothing more is read."""
         self._ends()
+        # Its number may be another file's from now on.
+        self._file = -1
 
     def _chunk(self, k: int) -> memoryview:
         number, chunk = self._last
