@@ -6,10 +6,14 @@ Run from the root of the repository:
     python -m benchmarks.imagenet_parties --networks resnet50 --json FILE   # one, also for scripts
 
 Both servers, the dealer and the client are processes of this machine, linked over loopback. Material is dealt before,
-then the dealer's process is ended, so that a prediction is the servers' work alone. In turn are measured: a prediction in
-one process (dealing and online together); the *network's share*, which is the plan's messages, round by round in their
-sizes, between two processes that compute nothing, over the same kind of link, and reading one execution's material from
-a store; and a prediction by the parties. Of each the best run counts.
+then the dealer's process is ended, so that a prediction is the servers' work alone. In turn are measured:
+
+* a prediction in one process, dealing and online together;
+* the *network's share*: the plan's messages, round by round in their sizes, between two processes that compute nothing,
+  over the same kind of link; and reading one execution's material from a store;
+* a prediction by the parties.
+
+Of each the best run counts.
 """
 
 from __future__ import annotations
@@ -183,7 +187,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{row['largest_error']:.1e}",
             f"{row['load_average']:.1f}",
         )
-    found.caption = "memory: highest, of both servers and the dealer; growth: of a server, from the first run to the last"
+    found.caption = "memory: highest, of both servers and the dealer; growth: of a server, first run to last"
     return found
 
 

@@ -1,13 +1,16 @@
 """What makes large models fit: memory used again, material read as it is needed, the dealer's messages in parts."""
 
 import gc
+import platform
+import subprocess
+import sys
 import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks.deployment import deployed
+from benchmarks.deployment import deployed, environment
 from tests.runtime.fake_servers import small_plan
 
 import shareflow as sf
@@ -70,6 +73,37 @@ def test_a_tensor_that_lies_in_memory_holds_it():
         other[:] = 0
     assert where not in [other.ctypes.data for other in others]
     assert np.all(tensor.numpy() == 7)
+
+
+ARENAS = """
+import ctypes, re, sys, tempfile, threading
+from shareflow.runtime.arenas import keep_arenas_few
+if sys.argv[1] == "few":
+    keep_arenas_few()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+barrier = threading.Barrier(8)
+def use():
+    library.malloc(100_000)
+    barrier.wait()
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+library.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as file:
+    stream = ctypes.c_void_p(library.fopen(file.name.encode(), b"w"))
+    library.malloc_info(0, stream)
+    library.fclose(stream)
+    print(len(re.findall("<heap nr", open(file.name).read())))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas")
+def test_threads_share_few_arenas():
+    def arenas(how):
+        return int(subprocess.check_output([sys.executable, "-c", ARENAS, how], env=environment()).split()[-1])
+
+    assert arenas("few") <= 2 < arenas("many")
 
 
 def test_no_more_is_kept_than_was_said():

@@ -14,7 +14,7 @@ import numpy as np
 
 ALIGNMENT = 64
 """What TensorFlow wants of memory that it computes on in place."""
-# Less is allocated as ever. Sizes are rounded up to eighths of a power of two, so that pieces nearly alike share blocks.
+# Less is allocated as ever. Sizes are rounded up to eighths of a power of two, so that pieces nearly alike share them.
 _SMALL = 1 << 18
 # Bytes that are kept, unused, for later.
 _KEPT = 64 << 20

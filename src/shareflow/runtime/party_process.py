@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
+from shareflow.runtime.arenas import keep_arenas_few
 from shareflow.runtime.channel.dialer import Dialer
 from shareflow.runtime.channel.health import HealthServer
 from shareflow.runtime.channel.listener import Listener
@@ -46,6 +47,7 @@ class PartyProcess:
 
     def __init__(self, config: PartyConfig, plan: Plan) -> None:
         manifest, self.config = plan.manifest, config
+        keep_arenas_few()
         self.metrics = Metrics()
         self._ends: list[Callable[[], object]] = []
         try:

@@ -99,8 +99,8 @@ class ArrivingMaterial:
 class Material:
     """What one execution may use, once: the key shared with the dealer, and the dealer's messages.
 
-    A large payload is on the disk still, without a name, and is read while the execution runs; so a change of it by others
-    may be noticed only then.
+    A large payload is on the disk still, without a name, and is read while the execution runs; so a change of it by
+    others may be noticed only then.
     """
 
     def __init__(self, index: int, key: bytes, payload: memoryview | SealedReader) -> None:
