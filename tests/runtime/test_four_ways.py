@@ -44,6 +44,7 @@ def test_every_operation_has_the_same_bits_eager_traced_and_split(program):
         np.testing.assert_array_equal(split[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_other_seeds_give_other_messages_and_results_as_near(program):
     plan, given = program
     one, other = (insecure_rehearsal(plan, "every", plain(given), sf.insecure_session(seed=s)) for s in (1, 2))
