@@ -13,22 +13,8 @@ from shareflow.compiler.passes.sweep import Sweep, settle
 
 # What never falls. LeakyRelu and Elu do where their slope is not below 0.
 RISING = (
-    *(
-        "Relu",
-        "Relu6",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-        "Softsign",
-        "Erf",
-        "Exp",
-        "Sqrt",
-        "Log",
-    ),
-    *("shareflow.clip", "shareflow.hard_sigmoid"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Erf"),
+    *("Exp", "Sqrt", "Log", "shareflow.clip", "shareflow.hard_sigmoid"),
 )
 _POOLS = ("MaxPool", "MaxPoolV2", "MaxPool3D", "Max")
 # What stands between the two and neither makes nor joins elements.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from shareflow.compiler.graph import Graph, Node, Output, Replacement
+from shareflow.compiler.passes.pool_before_relu import RISING
 from shareflow.compiler.passes.simplify import common_subexpressions
 from shareflow.compiler.passes.sweep import Sweep, sweep
 from shareflow.nn.geometry import window_sides
@@ -22,53 +23,13 @@ Part = tuple[int, int, int]
 Parts = tuple[Part, ...]
 
 UNARY = (
-    *(
-        "Relu",
-        "Relu6",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-        "Softsign",
-        "Erf",
-        "Erfc",
-        "Exp",
-        "Log",
-    ),
-    *(
-        "Sqrt",
-        "Rsqrt",
-        "Reciprocal",
-        "Square",
-        "Neg",
-        "Abs",
-        "Sign",
-        "Floor",
-        "Ceil",
-        "Round",
-        "Cast",
-        "LogicalNot",
-        "Pow",
-    ),
-    *("shareflow.gelu", "shareflow.silu", "shareflow.mish", "shareflow.clip", "shareflow.polynomial"),
+    *RISING,
+    *("Erfc", "Rsqrt", "Reciprocal", "Square", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Cast"),
+    *("LogicalNot", "Pow", "shareflow.gelu", "shareflow.silu", "shareflow.mish", "shareflow.polynomial"),
 )
 BINARY = (
-    *(
-        "AddV2",
-        "Add",
-        "Sub",
-        "Mul",
-        "BiasAdd",
-        "RealDiv",
-        "Maximum",
-        "Minimum",
-        "SquaredDifference",
-        "SelectV2",
-        "AddN",
-    ),
-    *("Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr"),
+    *("AddV2", "Add", "Sub", "Mul", "BiasAdd", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "SelectV2"),
+    *("AddN", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr"),
 )
 _LAST_AXIS = ("Softmax", "LogSoftmax")
 _NORMS = ("shareflow.layer_norm", "shareflow.rms_norm", "shareflow.l2_normalize")
