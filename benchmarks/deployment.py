@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -20,6 +19,8 @@ from shareflow.runtime.keys import init_authority, sign
 from shareflow.runtime.plan import Plan
 
 STARTUP = 120.0
+# Between fork and exec nothing of ours may run: threads of gRPC would leave locks behind that nobody opens.
+_TIED = Path(__file__).with_name("tied.py")
 
 
 def free_port() -> int:
@@ -119,6 +120,7 @@ class Deployment:
         """Starts the processes of these parties, of all by default."""
         for party in parties or (*self.servers, str(self.dealer)):
             command = [*self.prefix.get(party, ()), sys.executable, "-m", "shareflow_command", "party", "--config"]
+            command = [sys.executable, "-S", str(_TIED), str(os.getpid()), *command]
             with open(self.log(party), "ab") as log:
                 self.processes[party] = subprocess.Popen(
                     [*command, str(self.config(party))],
@@ -126,7 +128,6 @@ class Deployment:
                     stderr=log,
                     stdin=subprocess.DEVNULL,
                     env=environment(),
-                    preexec_fn=_end_with_this_process,
                 )
 
     def await_links(self, seconds: float = STARTUP) -> None:
@@ -134,9 +135,10 @@ class Deployment:
         deadline = time.monotonic() + seconds
         for party in self.processes:
             while '"lost"' in (state := self.status(party)) or '"connected"' not in state:
-                if self.processes[party].poll() is not None or time.monotonic() > deadline:
-                    end = self.log(party).read_text()[-3000:]
-                    raise RuntimeError(f"{party} is not linked to the others: {state}\n{end}")
+                ended = [name for name, process in self.processes.items() if process.poll() is not None]
+                if ended or time.monotonic() > deadline:
+                    ends = "\n".join(f"--- {name}\n{self.log(name).read_text()[-1500:]}" for name in ended or [party])
+                    raise RuntimeError(f"{party} is not linked to the others: {state}; ended: {ended}\n{ends}")
                 time.sleep(0.1)
 
     def status(self, party: str) -> str:
@@ -200,8 +202,3 @@ def deployed(directory: Path, plan: Path, clients: Mapping[str, str], **options:
 def environment() -> dict[str, str]:
     """The environment of a party's process: this one's, with the packages as they are imported here."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-def _end_with_this_process() -> None:
-    # prctl(PR_SET_PDEATHSIG, SIGKILL): nothing stays behind even where this process is killed.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -126,7 +126,7 @@ def test_every_function_is_here():
     # Made of others, of shapes of their own, or in another table: these have no row.
     composed = {"batch_norm", "conv2d", "dense", "depthwise_conv2d", "flatten", "polynomial", "polynomial_relu"}
     composed |= {"avg_pool2d", "global_avg_pool2d", "max_pool2d", "multi_head_attention", "left_shift"}
-    composed |= {"scaled_dot_product_attention"}
+    composed |= {"scaled_dot_product_attention", "mish", "rms_norm"}
     composed |= {"conv1d", "conv3d", "conv1d_transpose", "conv2d_transpose", "conv3d_transpose", "einsum", "tensordot"}
     composed |= {"bias_add", "channels_first", "channels_last"}
     composed |= {f"{kind}_pool{axes}d" for kind in ("avg", "global_avg", "max") for axes in (1, 2, 3)}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from shareflow.errors import PeerError, PlanError
+from shareflow.errors import PeerError, PlanError, StoreError
 from shareflow.runtime.cut import Call, Message, Part, Value
 from shareflow.runtime.definition import node_name, without_devices
 from shareflow_client.aligned import ALIGNMENT
@@ -162,7 +162,8 @@ class PartProgram:
     def _call(self, call: Call, values: dict[str, tf.Tensor], corrections: Reading | None) -> None:
         function = self._function(call)
         for name, begin, size in self._read.get(call.nodes, ()):
-            assert corrections is not None
+            if corrections is None:
+                raise StoreError("A part that takes corrections runs with material of the dealer; there is none here.")
             values[name] = _words(corrections(begin, size))
         results = function.run([values[name] for name in function.takes])
         for name in self._last_uses[call.nodes]:

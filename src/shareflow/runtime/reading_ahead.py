@@ -50,7 +50,8 @@ class ReadingAhead:
         if self._thread is None:
             return self._material.read(begin, size)
         with self._changed:
-            assert self._pieces[self._taken] == (begin, size)
+            if self._pieces[self._taken] != (begin, size):
+                raise StoreError("Material is read in the order in which its pieces were announced.")
             self._changed.wait_for(lambda: self._read or self._failure is not None)
             if not self._read and self._failure is not None:
                 raise self._failure
