@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from shareflow.compiler.cost.choose import PlanChoice
+    from shareflow.compiler.cost.kinds import ModelChoice
 
 NETWORK_HELP = (
     "Choose how comparisons, maxima and sorting are computed for this network: loopback, lan, wan, or a round trip and "
@@ -57,6 +58,31 @@ def calibrate(
     path = out or calibrated_path()
     speeds.write(path)
     console.print(f"Measured in {time.perf_counter() - began:.1f} s. The table is {path}.", soft_wrap=True)
+
+
+def show_model_choice(console: Console, choice: ModelChoice) -> None:
+    """Truncation and ReLUs, with all that was weighed; then variants and predictions."""
+    table = Table("kind of plan", title="predicted, all graphs of the plan together")
+    table.add_column("ms", justify="right")
+    table.add_column("")
+    for kind in choice.kinds:
+        if kind.seconds is None:
+            table.add_row(str(kind), "", f"not looked at: {kind.refused}")
+        else:
+            table.add_row(str(kind), f"{1e3 * kind.seconds:.2f}", "chosen" if kind.chosen else "")
+    console.print(table)
+    if choice.polynomial is not None:
+        console.print(
+            f"{len(choice.replaced)} of {len(choice.replaced) + len(choice.kept)} ReLUs as {choice.polynomial}"
+            + (": results change, check them" if choice.replaced else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+        for name in choice.replaced:
+            console.print(f"             {name}", highlight=False, soft_wrap=True)
+        for name, reason in choice.kept.items():
+            console.print(f"             {name} stays exact: {reason}", highlight=False, soft_wrap=True)
+    show_choice(console, choice.choice)
 
 
 def show_choice(console: Console, choice: PlanChoice) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,13 @@ def check_model(
     trust_ranges: Annotated[
         float | None, typer.Option(min=1, help="Compare only so many times the samples' range; wrong beyond it.")
     ] = None,
+    allow_polynomial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEGREE,BOUND",
+            help="All ReLUs within the bound as this polynomial; results are compared with the exact model.",
+        ),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the ranges here (.json).")] = None,
     signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; docs/accuracy.md tells its fields.")] = False,
@@ -58,18 +66,31 @@ def check_model(
     from shareflow.compiler.check import check
     from shareflow.compiler.model import Model
     from shareflow.compiler.overflow import overflows
+    from shareflow.compiler.passes.polynomial_relu import Polynomial
+    from shareflow.compiler.polynomials import replaceable
     from shareflow.compiler.samples import Samples
 
     if bits is not None and per_layer:
         raise typer.BadParameter(f"--per-layer finds bits, from 16 down to {LEAST_BITS}; leave out --bits")
     if save:
         check_writable(save, "--save", (".json",))
+    polynomial = Polynomial.parse(allow_polynomial) if allow_polynomial else None
+    if polynomial and trust_ranges:
+        raise typer.BadParameter("--trust-ranges are those of the exact model; leave out --allow-polynomial")
     source = load_source(model, signature)
     given = Samples.of(source.inputs, read_inputs(samples, source)[1], count)
     began = Model(source, "model-owner", "client", sf.FixedPoint())
-    calibration = calibrate(began, given, batch_size, fractional_bits=bits, per_layer=per_layer, progress=not json_)
+    ranges = functools.partial(
+        calibrate, samples=given, batch=batch_size, fractional_bits=bits, per_layer=per_layer, progress=not json_
+    )
+    calibration = ranges(began)
     if save:
         calibration.save(save)
+    exact, replaced = None, None
+    if polynomial:
+        replaced = replaceable(began.compiled(calibration.batch), calibration, polynomial)
+        exact, began = began, began.approximated(replaced.allowed, polynomial)
+        calibration = ranges(began)
     # With bits that overflow the check goes on: it shows where.
     if overflows(calibration):
         ready = began.at(calibration.point, calibration.parameter_bits)
@@ -77,11 +98,24 @@ def check_model(
         ready = began.calibrated(calibration, trust_ranges)
     protocol = sf.SPDZ(fixed_point=calibration.point) if private else None
     found = check(
-        ready, given, calibration, private=protocol, batch=batch_size, tolerance=tolerance, progress=not json_
+        ready,
+        given,
+        calibration,
+        private=protocol,
+        batch=batch_size,
+        tolerance=tolerance,
+        progress=not json_,
+        exact=exact,
     )
     if json_:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps({**found.to_json(), "polynomials": sorted(replaced.allowed) if replaced else []}, indent=2))
     else:
+        if replaced:
+            total = len(replaced.allowed) + len(replaced.kept)
+            print(f"{len(replaced.allowed)} of {total} ReLUs as {polynomial}.")
+            for name, reason in replaced.kept.items():
+                print(f"{name} stays exact: {reason}.")
+            print("Layers are compared with the polynomials in floating point, results with the exact model.")
         Console().print(check_report(found))
     if not found.passed:
         raise typer.Exit(1)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from shareflow.cli_calibrate import NETWORK_HELP, show_choice
+from shareflow.cli_calibrate import NETWORK_HELP, show_model_choice
 from shareflow.cli_files import check_writable, load_source, read_labels, show_scores
 from shareflow.errors import ConfigError, DataError, PlanError
 
@@ -36,7 +35,9 @@ def add_to(app: typer.Typer) -> None:
         epilog="**Examples**\n\n"
         "`shareflow compile digits.keras --out digits.plan` writes a plan, without any weight in it.\n\n"
         "`shareflow compile digits.keras --out digits.plan --owner clinic --client patient --batch 1 --batch 64`\n\n"
-        "`shareflow compile digits.keras --out digits.plan --calibration digits.ranges.json` as its ranges allow.",
+        "`shareflow compile digits.keras --out digits.plan --calibration digits.ranges.json` as its ranges allow.\n\n"
+        "`shareflow compile digits.keras --out digits.plan --calibration digits.ranges.json --network wan "
+        "--allow-polynomial 2,4` in the fastest of all ways that the ranges and you allow.",
     )(compile_plan)
     app.add_typer(keys, name="keys")
     app.command(
@@ -80,14 +81,25 @@ def compile_plan(
     ] = None,
     signature: Annotated[str | None, typer.Option(help="Of a SavedModel: which of its functions.")] = None,
     network: Annotated[str | None, typer.Option(help=NETWORK_HELP)] = None,
+    allow_polynomial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEGREE,BOUND",
+            help="With --network and --calibration: a ReLU within the bound may be this polynomial. Results change.",
+        ),
+    ] = None,
+    exact_truncation: Annotated[
+        bool,
+        typer.Option("--exact-truncation", help="With --network and --calibration: no optimistic truncation."),
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each pass did, and what it saved.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that is another one.")] = False,
 ) -> None:
     """Compile a model to a plan: the file that all parties check, and of which each runs its part."""
     import shareflow as sf
     from shareflow.compiler.calibration import USUAL_BITS, Calibration
-    from shareflow.compiler.compile_model import compile_model
-    from shareflow.compiler.cost.choose import choose_plan
+    from shareflow.compiler.compile_model import choose_model, compile_model
+    from shareflow.compiler.passes.polynomial_relu import Polynomial
     from shareflow.parties import require_audited
     from shareflow.plan_audit import audited
 
@@ -97,20 +109,25 @@ def compile_plan(
     bits = fractional_bits or (ranges.fractional_bits if ranges else USUAL_BITS)
     protocol = sf.SPDZ(fixed_point=sf.FixedPoint(bits))
     source = load_source(model, signature)
+    if network is None and (allow_polynomial or exact_truncation):
+        raise typer.BadParameter("--allow-polynomial and --exact-truncation say what a --network may decide; name one")
     with console.status("tracing and auditing"):
-        make = functools.partial(
-            compile_model,
-            source,
-            owner=owner,
-            client=client,
-            parties=_named_parties(party or [], source),
-            batch_sizes=tuple(batch) if batch else None,
-            protocol=protocol,
-            calibration=ranges,
-            trust_ranges=trust_ranges,
-        )
-        choice = choose_plan(make, protocol, network) if network else None
-        plan = choice.plan if choice else make()
+        compiled: dict[str, Any] = {
+            "owner": owner,
+            "client": client,
+            "parties": _named_parties(party or [], source),
+            "batch_sizes": tuple(batch) if batch else None,
+            "protocol": protocol,
+            "calibration": ranges,
+            "trust_ranges": trust_ranges,
+        }
+        choice = None
+        if network:
+            allowed = Polynomial.parse(allow_polynomial) if allow_polynomial else None
+            choice = choose_model(
+                source, network=network, polynomial=allowed, weigh_truncation=not exact_truncation, **compiled
+            )
+        plan = choice.plan if choice else compile_model(source, **compiled)
         audit = audited(plan)
         require_audited(plan, audit)
     _write_plan(plan, out, force)
@@ -122,7 +139,7 @@ def compile_plan(
         console.print(passes.explain(read, min(batch or [1])))
     _show_plan(console, plan, audit)
     if choice:
-        show_choice(console, choice)
+        show_model_choice(console, choice)
     console.print(f"The plan is in {out}.", highlight=False, soft_wrap=True)
 
 

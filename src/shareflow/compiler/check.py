@@ -204,6 +204,7 @@ def check(
     batch: int = 8,
     tolerance: float = 0.01,
     progress: bool = False,
+    exact: Model | None = None,
 ) -> Check:
     """Runs samples in floating point, in fixed point in the clear, and in a private protocol.
 
@@ -215,6 +216,7 @@ def check(
         batch: how many go together.
         tolerance: of results, times max(1, their largest value).
         progress: shows a bar.
+        exact: the model whose results in floating point are right, where ``model`` has polynomials in place of ReLUs.
 
     Raises:
         EncodingError: a sample or a weight cannot be encoded at all.
@@ -237,6 +239,7 @@ def check(
             floats = _floats(compiled, inputs)
             shown.advance(task)
             seen.see_floats(floats)
+            seen.see_results(_results(compiled if exact is None else exact.compiled(batch), inputs, floats))
             for which, protocol in protocols.items():
                 private_inputs = {n: private_tensor(value, model.parties[n]) for n, value in inputs.items()}
                 found = insecure_steps(compiled, private_inputs, parameters[which], protocol)
@@ -257,6 +260,14 @@ def _floats(compiled: PrivateGraph, inputs: Mapping[str, np.ndarray]) -> dict[Ou
     return values
 
 
+def _results(
+    right: PrivateGraph, inputs: Mapping[str, np.ndarray], floats: Mapping[Output, np.ndarray]
+) -> dict[str, np.ndarray]:
+    known = all(output in floats for output in right.graph.outputs.values())
+    values = floats if known else evaluate(right.graph, inputs)
+    return {name: values[output] for name, output in right.graph.outputs.items()}
+
+
 def _share(error: float, size: float) -> float:
     return error / max(1.0, size)
 
@@ -273,14 +284,19 @@ class _Seen:
     result_errors: dict[tuple[str, str], Error] = field(default_factory=dict)
     result_sizes: dict[str, float] = field(default_factory=dict)
     agreeing: dict[tuple[str, str], int] = field(default_factory=dict)
+    right: dict[str, np.ndarray] = field(default_factory=dict)
 
     def see_floats(self, floats: Mapping[Output, np.ndarray]) -> None:
-        """What is right, of one batch."""
+        """What steps compute in floating point, of one batch."""
         for output, value in floats.items():
             if value.size and value.dtype.kind in "fiub":
                 self.sizes[output] = max(self.sizes.get(output, 0.0), float(np.max(np.abs(value.astype(np.float64)))))
-        for name, output in self.compiled.graph.outputs.items():
-            wanted = self._received(name, floats[output])
+
+    def see_results(self, right: dict[str, np.ndarray]) -> None:
+        """What is right, of one batch, by the results' names."""
+        self.right = right
+        for name, value in right.items():
+            wanted = self._received(name, value)
             self.result_sizes[name] = max(self.result_sizes.get(name, 0.0), float(np.max(np.abs(wanted), initial=0.0)))
 
     def see(
@@ -296,7 +312,7 @@ class _Seen:
             for output, got in zip(node.outputs, results, strict=True):
                 self.errors.setdefault((which, output), Error()).add(floats[output], got)
                 if output in outputs:
-                    self._see_result(which, outputs[output], floats[output], got, new)
+                    self._see_result(which, outputs[output], self.right[outputs[output]], got, new)
 
     def _see_result(self, which: str, name: str, wanted: np.ndarray, got: np.ndarray, new: int) -> None:
         scores, received = self._received(name, wanted), self._received(name, got)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from shareflow.compiler.calibration import Calibration
-from shareflow.compiler.cost.choose import choose_plan
+from shareflow.compiler.cost.kinds import ModelChoice, choose_kind
 from shareflow.compiler.cost.network import Network
 from shareflow.compiler.front.source import Argument
 from shareflow.compiler.model import Model, source_of
 from shareflow.compiler.optimistic import require_rare_failures
 from shareflow.compiler.parameters import check_same_parameters
+from shareflow.compiler.passes.polynomial_relu import Polynomial
 from shareflow.compiler.private_graph import finish
 from shareflow.compiler.scope import scope_name
 from shareflow.compiler.sharing import shared_inputs
@@ -27,6 +28,8 @@ from shareflow.protocol.protocol import Protocol
 from shareflow.protocol.spdz import SPDZ
 from shareflow.protocol.tensor import PrivateTensor
 from shareflow.runtime.plan import Plan
+
+P = TypeVar("P", bound=Protocol)
 
 LOAD, PREDICT = "load", "predict"
 # One row for a single request, more for those that wait together.
@@ -49,6 +52,7 @@ def compile_model(
     calibration: Calibration | None = None,
     trust_ranges: float | None = None,
     network: str | Network | None = None,
+    polynomial: Polynomial | tuple[int, float] | None = None,
 ) -> Plan:
     """A plan with two entries: ``load`` takes the owner's weights and keeps them as masked shares; ``predict`` takes
     one sample of a client, and gives it the scores.
@@ -69,31 +73,94 @@ def compile_model(
         trust_ranges: with a calibration, comparisons look at so many times the samples' range alone: cheaper, and wrong
             for a value beyond.
         network: between the parties; comparisons and maxima are then computed as takes the least time on it
-            (:func:`shareflow.choose`).
+            (:func:`shareflow.choose`). With a calibration truncation may become optimistic for it, where that fails
+            seldom enough and ``protocol`` is left out (docs/cost.md).
+        polynomial: (degree, bound): ReLUs may be this polynomial, where that is faster on the network, and where the
+            calibration's range is within the bound. **Results change**: check them.
 
     Raises:
         UnsupportedModelError: the model, or an op of it, cannot be made private; or optimistic truncation would fail
             too often, or without a calibration nobody knows how often.
-        EncodingError: by the calibration a layer overflows; or it is of another model or encoding.
-        PlanError: batch sizes or parties that do not go together.
+        EncodingError: by the calibration a layer overflows; or it is of another model or encoding; or a polynomial is
+            allowed without a calibration.
+        PlanError: batch sizes, parties or options that do not go together.
     """
+    if network is not None:
+        choice = choose_model(
+            model,
+            network=network,
+            owner=owner,
+            client=client,
+            parties=parties,
+            inputs=inputs,
+            signature=signature,
+            batch_sizes=batch_sizes,
+            protocol=protocol,
+            calibration=calibration,
+            trust_ranges=trust_ranges,
+            polynomial=polynomial,
+        )
+        return choice.plan
+    if polynomial is not None:
+        raise PlanError(
+            "Whether a ReLU becomes a polynomial follows from the network; none is given. Give one, such as 'wan', or "
+            "make the model with PolynomialReLU (shareflow.keras_layers)."
+        )
     meeting = protocol or current_protocol()
     prepared = Model(source_of(model, inputs, signature), owner, client, meeting.fixed_point, parties)
     prepared, meeting = calibrated(prepared, meeting, protocol is not None, calibration, trust_ranges)
+    return plan(entries_of(prepared, batch_sizes, meeting), meeting)
 
-    def make() -> Plan:
-        return plan(entries_of(prepared, batch_sizes, meeting), meeting)
 
-    if network is None:
-        return make()
+def choose_model(
+    model: Any,
+    *,
+    network: str | Network,
+    owner: Party | str,
+    client: Party | str,
+    parties: Mapping[str, Party | str] | None = None,
+    inputs: Mapping[str, Argument] | None = None,
+    signature: str | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    protocol: Protocol | None = None,
+    calibration: Calibration | None = None,
+    trust_ranges: float | None = None,
+    polynomial: Polynomial | tuple[int, float] | None = None,
+    weigh_truncation: bool | None = None,
+) -> ModelChoice:
+    """The plan of :func:`compile_model` for a network, with all that was weighed for it.
+
+    Args:
+        weigh_truncation: whether truncation may become optimistic where the calibration allows it; by default where no
+            protocol is given, which would say how it truncates. The other arguments are those of ``compile_model``.
+
+    Raises:
+        ConfigError: no such network. And what ``compile_model`` raises.
+    """
+    meeting = protocol or current_protocol()
     if not isinstance(meeting, SPDZ):
         raise PlanError(f"A plan is for parties on their own, and so for SPDZ; got {type(meeting).__name__}.")
-    return choose_plan(make, meeting, network).plan
+    allowed = None if polynomial is None else Polynomial.of(polynomial)
+    if allowed is not None and trust_ranges is not None:
+        raise PlanError(
+            "Trusted ranges are those of the exact model, and polynomials change them. Leave out one of the two."
+        )
+    prepared = Model(source_of(model, inputs, signature), owner, client, meeting.fixed_point, parties)
+    prepared, spdz = calibrated(prepared, meeting, protocol is not None, calibration, trust_ranges)
+    return choose_kind(
+        prepared,
+        spdz,
+        lambda kind, truncating: plan(entries_of(kind, batch_sizes, truncating), truncating),
+        _sizes(prepared, batch_sizes) or (1,),
+        network,
+        weigh_truncation=protocol is None if weigh_truncation is None else weigh_truncation,
+        polynomial=allowed,
+    )
 
 
 def calibrated(
-    model: Model, protocol: Protocol, chosen: bool, calibration: Calibration | None, trust_ranges: float | None
-) -> tuple[Model, Protocol]:
+    model: Model, protocol: P, chosen: bool, calibration: Calibration | None, trust_ranges: float | None
+) -> tuple[Model, P]:
     """Model and protocol in the encoding of a calibration, if there is one.
 
     Args:
@@ -121,9 +188,7 @@ def calibrated(
 def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protocol) -> dict[str, Entry]:
     """The entries of :func:`compile_model`, before they are traced."""
     require_rare_failures(protocol, model.calibration)
-    # Where an input has no batch axis, what is computed is one whole, and no rows.
-    batched = bool(model.source.inputs) and all(argument.batched for argument in model.source.inputs.values())
-    sizes = tuple(_usual_sizes(model) if batch_sizes is None else batch_sizes) if batched else ()
+    sizes = _sizes(model, batch_sizes)
     parameters = model.compiled(1).parameters
     for size in sizes:
         check_same_parameters(parameters, model.compiled(size).parameters, size)
@@ -150,7 +215,7 @@ def entries_of(model: Model, batch_sizes: Sequence[int] | None, protocol: Protoc
         name: Input(model.owner, parameter.shape, parameter.output.dtype) for name, parameter in parameters.items()
     }
     brought = {
-        name: Input(model.parties[name], argument.shape if batched else argument.full_shape(1), argument.dtype)
+        name: Input(model.parties[name], argument.shape if _batched(model) else argument.full_shape(1), argument.dtype)
         for name, argument in model.source.inputs.items()
     }
     clash = set(arrays) & set(brought)
@@ -170,6 +235,17 @@ def parameters_of(
     """
     point = current_protocol().fixed_point
     return Model(source_of(model, inputs, signature), "model-owner", "client", point).parameters()
+
+
+def _sizes(model: Model, batch_sizes: Sequence[int] | None) -> tuple[int, ...]:
+    if not _batched(model):
+        return ()
+    return tuple(_usual_sizes(model) if batch_sizes is None else batch_sizes)
+
+
+def _batched(model: Model) -> bool:
+    # Where an input has no batch axis, what is computed is one whole, and no rows.
+    return bool(model.source.inputs) and all(argument.batched for argument in model.source.inputs.values())
 
 
 def _usual_sizes(model: Model) -> tuple[int, ...]:

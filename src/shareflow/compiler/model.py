@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from shareflow.compiler.calibration import Calibration, ranges_of, require_same_model
+from shareflow.compiler.calibration import Calibration, ranges_of, require_same_model, result_keys
 from shareflow.compiler.front.function_source import function_source
 from shareflow.compiler.front.keras_source import keras_source
 from shareflow.compiler.front.saved import saved_source
@@ -19,6 +19,7 @@ from shareflow.compiler.graph import Graph
 from shareflow.compiler.overflow import require_fit
 from shareflow.compiler.parameters import values_of
 from shareflow.compiler.passes import optimize
+from shareflow.compiler.passes.polynomial_relu import Polynomial, polynomial_relu
 from shareflow.compiler.passes.receiver_softmax import receiver_softmax
 from shareflow.compiler.passes.trust_ranges import trust_ranges
 from shareflow.compiler.private_graph import PrivateGraph
@@ -71,6 +72,7 @@ class Model:
         self._compiled: dict[int, PrivateGraph] = {}
         self._calibration: Calibration | None = None
         self._trust: float | None = None
+        self._approximated: tuple[frozenset[str], Polynomial] | None = None
 
     def read(self, batch: int) -> Graph:
         """The graph as it was read, for a batch size."""
@@ -102,6 +104,11 @@ class Model:
                 if self._trust is not None:
                     graph = trust_ranges(graph, ranges_of(made, self._calibration), self._trust)
                     made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
+            if self._approximated is not None:
+                keys, polynomial = self._approximated
+                names = {output.node.name for output, key in result_keys(made).items() if key in keys}
+                graph = polynomial_relu(graph, names, polynomial)
+                made = PrivateGraph.make(graph, self.owner.job, self.point, activations, self.parameter_bits)
             self._compiled[batch] = made
         return self._compiled[batch]
 
@@ -114,6 +121,7 @@ class Model:
         """The same model in another encoding; what was read and improved already serves it, too."""
         other = Model(self.source, self.owner, self.client, point, self.parties, parameter_bits)
         other._read, other._optimized = self._read, self._optimized
+        other._approximated = self._approximated
         return other
 
     def calibrated(self, calibration: Calibration, trust: float | None = None) -> Model:
@@ -130,6 +138,20 @@ class Model:
         require_fit(calibration)
         other = self.at(calibration.point, calibration.parameter_bits)
         other._calibration, other._trust = calibration, trust
+        return other
+
+    def approximated(
+        self, keys: Collection[str], polynomial: Polynomial, calibration: Calibration | None = None
+    ) -> Model:
+        """The same model with a polynomial in place of some ReLUs.
+
+        Args:
+            keys: of these ReLUs, by :func:`shareflow.compiler.calibration.result_keys`.
+            polynomial: in their place.
+            calibration: with the ranges that they then have, of a model that has one.
+        """
+        other = self.at(self.point, self.parameter_bits)
+        other._calibration, other._approximated = calibration, (frozenset(keys), polynomial)
         return other
 
     def parameters(self, batch: int = 1) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # One failure in so many predictions of one sample is allowed.
 MOST_FAILURES = 1e-6
+_RULE = f"at most {MOST_FAILURES:g} wrong elements may be expected in one prediction"
 
 
 def require_rare_failures(protocol: Protocol, calibration: Calibration | None) -> None:
@@ -29,19 +30,26 @@ def require_rare_failures(protocol: Protocol, calibration: Calibration | None) -
     """
     if not isinstance(getattr(protocol, "truncation", None), Optimistic):
         return
-    rule = f"at most {MOST_FAILURES:g} wrong elements may be expected in one prediction"
     if calibration is None:
         raise UnsupportedModelError(
-            f"Optimistic truncation: {rule}, and without a calibration nobody knows how many. Calibrate the model on "
+            f"Optimistic truncation: {_RULE}, and without a calibration nobody knows how many. Calibrate the model on "
             "samples, or leave truncation exact: SPDZ() without truncation=Optimistic()."
         )
+    reason = too_often(calibration)
+    if reason is not None:
+        raise UnsupportedModelError(
+            f"Optimistic truncation: {reason}. Use fewer fractional bits (now {calibration.fractional_bits}; with one "
+            "less, a quarter as many fail), or leave truncation exact: SPDZ() without truncation=Optimistic()."
+        )
+
+
+def too_often(calibration: Calibration) -> str | None:
+    """Why optimistic truncation is not allowed, and where most of it fails; None where it fails seldom enough."""
     expected = calibration.failures / calibration.batch
     if expected <= MOST_FAILURES:
-        return
+        return None
     worst = max(calibration.ranges.values(), key=lambda found: found.failures)
-    raise UnsupportedModelError(
-        f"Optimistic truncation: {rule}; here {expected:.2g} are, most of them in layer '{worst.layer}' ({worst.op}), "
-        f"whose results are {worst.mean_size:.2g} in size. Use fewer fractional bits (now "
-        f"{calibration.fractional_bits}; with one less, a quarter as many fail), or leave truncation exact: "
-        "SPDZ() without truncation=Optimistic()."
+    return (
+        f"{_RULE}; here {expected:.2g} are, most of them in layer '{worst.layer}' ({worst.op}), whose results are "
+        f"{worst.mean_size:.2g} in size"
     )

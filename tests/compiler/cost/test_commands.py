@@ -39,6 +39,7 @@ def test_compile_for_a_network(model_file, tmp_path):
         assert ("chosen for" in done.output) is bool(network)
         plans[network] = Plan.read(out)
         if network == "wan":
+            assert "not looked at: without a calibration nobody knows" in " ".join(done.output.split())
             assert re.search(r"compare 46 bits of 20: groups of 6, gates 8", done.output)
             assert re.search(r"predict@1 .* \d+ of \d+", done.output) and "shareflow calibrate" in done.output
     assert "choices" not in plans[None].manifest.protocol.settings

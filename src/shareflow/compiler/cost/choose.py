@@ -168,6 +168,11 @@ class PlanChoice:
         """The variants that stand in the plan's settings."""
         return next(iter(self.chosen.values())).choices
 
+    @property
+    def seconds(self) -> float:
+        """Predicted, summed over the plan's graphs."""
+        return _total(self.chosen.values())
+
 
 def choose_plan(
     make: Callable[[], Plan],
