@@ -97,6 +97,7 @@ class PartyProcess:
             for dialer in self.dialers:
                 dialer.start()
                 self._ends.append(partial(dialer.close, f"{config.name} is stopping"))
+            self.role.start()
         except BaseException:
             self._end()
             raise

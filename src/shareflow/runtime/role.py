@@ -16,6 +16,9 @@ class Role(abc.ABC):
     def callbacks(self) -> Callbacks:
         """What links call, those that were accepted and those that were dialed alike."""
 
+    def start(self) -> None:  # noqa: B027 - not every role has something to do
+        """Called once, when its process listens and dials: what is done before it says that it is ready."""
+
     @abc.abstractmethod
     def status(self) -> dict[str, Any]:
         """How it is, for health checks; JSON values, nothing secret.

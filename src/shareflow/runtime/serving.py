@@ -106,7 +106,6 @@ class Serving(Role):
         self._clients, self._metrics = clients, metrics
         (self._other,) = (server for server in manifest.protocol.servers if server != party)
         self._programs = {name: PartProgram(cut(plan, name, party)).prepare() for name in manifest.graphs}
-        self._warm_up()
         self._stock = Stock(store, settings.prefetch, settings.prefetch_bytes)
         sizes = {n: p.part.corrections.nbytes if p.part.corrections else 0 for n, p in self._programs.items()}
         self._intake = Intake(store, self._stock, sizes, self._material_stored, self._material_refused)
@@ -126,16 +125,27 @@ class Serving(Role):
         self._state = self._read_state(self._version)
         self._stopping = False
         self._pool = ThreadPoolExecutor(self._most_at_once, "shareflow execution")
+        self._warm = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._warm_up, name="shareflow warm-up", daemon=True).start()
 
     def _warm_up(self) -> None:
         """Runs graphs once that are not large, and what is asked most: the first answer is fast, too.
 
-        Keeping a state is done once: where it is large, that is not worth the memory.
+        Keeping a state is done once: where it is large, that is not worth the memory. What is asked meanwhile is
+        computed, only slower.
         """
         smallest = {entry.variants[0] for entry in self._manifest.entries.values() if not entry.keeps}
         for name, program in self._programs.items():
-            if name in smallest or program.traffic <= _WARMED:
-                program.warm_up()
+            if (name in smallest or program.traffic <= _WARMED) and not self._stopping:
+                try:
+                    program.warm_up()
+                except Exception as error:
+                    # It is no request's: what fails with zeros need not fail with others.
+                    _log.warning("graph %s could not be run on zeros: %s", name, type(error).__name__)
+        with self._lock:
+            self._warm = True
 
     @property
     @abc.abstractmethod
@@ -180,6 +190,8 @@ class Serving(Role):
                 why = f"no link to {self._other}"
             elif not self._version and any(entry.uses for entry in self._manifest.entries.values()):
                 why = "no state is loaded yet"
+            elif not self._warm:
+                why = "its functions run for the first time"
             return {
                 "ready": not why,
                 "why": why,
