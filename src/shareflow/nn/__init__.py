@@ -1,4 +1,4 @@
-"""Functions and layers of neural networks, made only of operations."""
+"""Functions of neural networks, made only of operations."""
 
 from shareflow.nn.activation import clip as clip
 from shareflow.nn.activation import polynomial as polynomial

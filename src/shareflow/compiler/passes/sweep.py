@@ -56,10 +56,6 @@ class Sweep:
         knowing = frozenset[str]().union(*(self.graph.knowledge[value] for value in values))
         return len(knowing) <= 1 and not any(value in self._brought for value in values)
 
-    def same_owner(self, *values: Output) -> bool:
-        """As :meth:`owned`, for values of which some may depend on inputs."""
-        return len(frozenset[str]().union(*(self.graph.knowledge[value] for value in values))) <= 1
-
     def alone(self, value: Output) -> Node | None:
         """The one node that takes the value, if nothing else does and it is no result."""
         return self.graph.only_user(value)
