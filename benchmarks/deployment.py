@@ -41,6 +41,7 @@ class Deployment:
         hosts: where each computing party listens; loopback if not said.
         tables: TOML that is added to the configuration of a party, by name.
         prefix: a command that a party's process is started through, by name (to enter a network namespace).
+        cores: the processor cores that a party's process may use, by name; all if not said.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Deployment:
     hosts: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
     prefix: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
     rights: str = "rows_per_minute = 1000000000\nmost_waiting = 100000"
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -120,7 +122,8 @@ class Deployment:
         """Starts the processes of these parties, of all by default."""
         for party in parties or (*self.servers, str(self.dealer)):
             command = [*self.prefix.get(party, ()), sys.executable, "-m", "shareflow_command", "party", "--config"]
-            command = [sys.executable, "-S", str(_TIED), str(os.getpid()), *command]
+            cores = ",".join(map(str, self.cores.get(party, ()))) or "-"
+            command = [sys.executable, "-S", str(_TIED), str(os.getpid()), cores, *command]
             with open(self.log(party), "ab") as log:
                 self.processes[party] = subprocess.Popen(
                     [*command, str(self.config(party))],
@@ -185,6 +188,12 @@ class Deployment:
             process.kill()
             process.wait()
         self.processes.clear()
+
+
+def a_core_each(servers: Sequence[str]) -> dict[str, list[int]]:
+    """One core for each server, as on machines of their own; empty where there are not as many cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    return {server: [core] for server, core in zip(servers, cores, strict=False)} if len(cores) >= len(servers) else {}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ Run from the root of the repository:
 For each of networks A, B and C of the tf-encrypted paper, with exact ReLU and random weights, batch 1: server0,
 server1, the dealer and the client each run as a process, over gRPC with mutual TLS; for LAN and WAN each in a network
 namespace of its own (benchmarks/namespaces.py). The dealer's material is made first; then the dealer is stopped, and
-predictions are timed one by one at the client. Beside the measured time stands the one that shareflow.audit.duration
+predictions are timed one by one at the client. Each server has a processor core of its own (``--share-cores`` leaves
+that to the kernel). Beside the measured time stands the one that shareflow.audit.duration
 predicts of the plan, where computing is what was measured on loopback. docs/network.md tells what the figures mean.
 """
 
@@ -38,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 import shareflow as sf
-from benchmarks.deployment import Deployment, environment
+from benchmarks.deployment import Deployment, a_core_each, environment
 from benchmarks.mnist import machine
 from benchmarks.namespaces import Line, NamespaceError, Network, joined, means_of, require_rights
 from shareflow import networks
@@ -199,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": machine(),
         "lines": {name: None if line is None else asdict(line) for name, line in LINES.items()},
         "means": means,
+        "a_core_each": not options.share_cores and bool(a_core_each(("first", "second"))),
         "seconds": round(time.monotonic() - started, 1),
         "singles": [{**asdict(one), "deviation": one.deviation} for one in singles],
         "many": [{**asdict(one), "rate": one.rate} for one in many],
@@ -288,7 +290,15 @@ def measure_singles(
             if not options.slow_start_after_idle:
                 keep_window(network)
         parties = stack.enter_context(
-            running(subject, ["client"], {_ONE: executions}, folder, network=network, tables="")
+            running(
+                subject,
+                ["client"],
+                {_ONE: executions},
+                folder,
+                network=network,
+                tables="",
+                share_cores=options.share_cores,
+            )
         )
         load = os.getloadavg()[0]
         before = sent_bytes(parties)
@@ -344,7 +354,9 @@ def measure_many(letter: str, folder: Path, options: argparse.Namespace) -> Many
     rows = 3 * TARGET_RATE * options.seconds
     stock = {f"{_ENTRY}@{size}": max(int(rows / size), 20) for size in _BATCHES if size > 1} | {_ONE: 20}
     tables = f"[serving]\nmix_clients = true\n{options.serving}\n"
-    with running(subject, clients, stock, folder, network=None, tables=tables) as parties:
+    with running(
+        subject, clients, stock, folder, network=None, tables=tables, share_cores=options.share_cores
+    ) as parties:
         before = executions_of(parties)
         said = ask(
             None,
@@ -377,6 +389,7 @@ def running(
     *,
     network: Network | None,
     tables: str,
+    share_cores: bool,
 ) -> Iterator[Parties]:
     """Servers that have the weights and this much material, the dealer stopped again."""
     servers = Plan.read(subject.plan).manifest.protocol.servers
@@ -390,6 +403,7 @@ def running(
             hosts={name: network.address(name) for name in everyone} if network else {},
             tables={servers[0]: tables + stocked, servers[1]: tables},
             prefix={name: network.prefix(name) for name in everyone} if network else {},
+            cores={} if share_cores else a_core_each(servers),
         )
         parties.network = network
         try:
@@ -544,7 +558,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     echoes = {one["network"]: one["rtt"] for one in record["singles"] if one["rtt"]}
     if echoes:
         made += "; an echo took " + ", ".join(f"{rtt * 1e3:.2f} ms on {name}" for name, rtt in echoes.items())
-    lines += ["", f"Measured on {record['date'][:10]}; predictions timed: {counts}{made}."]
+    cores = "each server on a core of its own" if record["a_core_each"] else "servers on any core"
+    lines += ["", f"Measured on {record['date'][:10]}, {cores}; predictions timed: {counts}{made}."]
     return "\n".join(lines)
 
 
@@ -593,6 +608,9 @@ def _parser() -> argparse.ArgumentParser:
         "--slow-start-after-idle",
         action="store_true",
         help="leave the kernel's tcp_slow_start_after_idle as it is on LAN and WAN, rather than turn it off",
+    )
+    parser.add_argument(
+        "--share-cores", action="store_true", help="let servers run on any core, rather than each on one of its own"
     )
     parser.add_argument("--json", type=Path, help="also write the results here, such as results/network.json")
     parser.add_argument("--docs", type=Path, help="rewrite the block of figures of this page, such as docs/network.md")

@@ -1,4 +1,7 @@
-"""Runs a command that ends when the process that started it does: `python tied.py PID COMMAND ...`."""
+"""Runs a command that ends when the process that started it does: `python tied.py PID CORES COMMAND ...`.
+
+CORES are the processor cores that the command may use, such as 0,1; - for all.
+"""
 
 import ctypes
 import os
@@ -10,4 +13,6 @@ if __name__ == "__main__":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != int(sys.argv[1]):
         sys.exit("The process that started this one is gone.")
-    os.execvp(sys.argv[2], sys.argv[2:])
+    if sys.argv[2] != "-":
+        os.sched_setaffinity(0, set(map(int, sys.argv[2].split(","))))
+    os.execvp(sys.argv[3], sys.argv[3:])

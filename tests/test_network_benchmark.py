@@ -122,6 +122,7 @@ def record(singles, many=()):
     return {
         "date": "2026-01-31T12:00:00+00:00",
         "means": "netem",
+        "a_core_each": True,
         "singles": [{**asdict(one), "deviation": one.deviation} for one in singles],
         "many": [{**asdict(one), "rate": one.rate} for one in many],
     }
@@ -135,6 +136,7 @@ def test_markdown_has_measured_and_predicted_side_by_side():
     assert "| loopback | C | 12.3 | 390 to 450 |  |  |  |  |  |" in text
     assert "| WAN | C | 400 | 390 to 450 | 412 | 400 | 0.0 | 12.3 | +3% |" in text
     assert "157 predictions a second over 10 s" in text
+    assert "each server on a core of its own" in text
     assert "20 on loopback, 20 on WAN, lines by netem; an echo took 40.10 ms on WAN." in text
 
 

@@ -16,12 +16,13 @@ from tests.runtime.fake_servers import small_plan
 import shareflow as sf
 from shareflow.errors import StoreError
 from shareflow.runtime import cut as cutting
+from shareflow.runtime import part as parts
 from shareflow.runtime.cut import cut
 from shareflow.runtime.part import PartProgram
 from shareflow.runtime.reading_ahead import ReadingAhead
 from shareflow.runtime.rehearsal import insecure_rehearsal
 from shareflow.runtime.store import Store
-from shareflow_client.aligned import ALIGNMENT, Pool
+from shareflow_client.aligned import ALIGNMENT, Pool, aligned_copy
 from shareflow_client.client import Client
 
 MIB = 1 << 20
@@ -45,6 +46,16 @@ def test_memory_has_its_size_is_aligned_and_can_be_written(size):
     assert (view.nbytes, view.readonly) == (size, False)
     if size:
         assert address(view) % ALIGNMENT == 0
+
+
+@pytest.mark.parametrize("size", [0, 3, 1 << 16])
+def test_a_copy_is_aligned_and_of_its_own(size):
+    odd = np.arange(2 * size + 2)[1:-1:2]
+    copy = aligned_copy(odd)
+    assert copy.ctypes.data % ALIGNMENT == 0 or not size
+    np.testing.assert_array_equal(copy, odd)
+    odd += 1
+    np.testing.assert_array_equal(copy, odd - 1)
 
 
 def test_memory_comes_back_only_when_its_last_user_is_gone():
@@ -171,14 +182,29 @@ def test_a_failure_to_read_reaches_who_takes(large):
 # --- the parts of a plan --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at_once", [0, 1 << 18])
 @pytest.mark.parametrize("server", ["server0", "server1"])
-def test_each_correction_is_read_once_and_at_its_place(the_plan, server):
+def test_each_correction_is_read_once_and_at_its_place(the_plan, server, at_once, monkeypatch):
+    monkeypatch.setattr(parts, "_AT_ONCE", at_once)
     for graph in the_plan.manifest.graphs:
         program = PartProgram(cut(the_plan, graph, server))
         size = program.part.corrections.nbytes if program.part.corrections else 0
         pieces = sorted(program.pieces)
         assert [begin for begin, _ in pieces] == [sum(n for _, n in pieces[:i]) for i in range(len(pieces))]
         assert sum(n for _, n in pieces) == size
+        assert not at_once or len(pieces) == bool(size)
+
+
+def test_what_is_read_in_pieces_computes_the_same(the_plan, monkeypatch):
+    weights = np.linspace(-1, 1, 12).reshape(4, 3).astype(np.float32)
+    found = []
+    for at_once in (0, 1 << 18):
+        monkeypatch.setattr(parts, "_AT_ONCE", at_once)
+        session = sf.insecure_session(6)
+        state = insecure_rehearsal(the_plan, "load", {"w": weights}, session).state
+        found.append(insecure_rehearsal(the_plan, "predict@1", {"x": np.ones((1, 4), np.float32)}, session, state))
+    assert sorted(found[0].messages) == sorted(found[1].messages)
+    np.testing.assert_array_equal(found[0].results["result"], found[1].results["result"])
 
 
 def test_a_dealer_makes_the_same_in_many_steps(the_plan, monkeypatch):

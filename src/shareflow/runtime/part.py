@@ -19,13 +19,16 @@ import tensorflow as tf
 from shareflow.errors import PeerError, PlanError, StoreError
 from shareflow.runtime.cut import Call, Message, Part, Value
 from shareflow.runtime.definition import node_name, without_devices
-from shareflow_client.aligned import ALIGNMENT
+from shareflow_client.aligned import ALIGNMENT, aligned_copy
 
 # Elements of the largest tensor up to which one thread is faster than handing operations between threads.
 _SMALL = 1 << 16
 
 # Bytes up to which a copy is faster than having TensorFlow use another's memory.
 _COPIED = 1 << 16
+
+# Bytes of a dealer's message that is read whole, at the first call: pieces would cost more than they spare.
+_AT_ONCE = 1 << 18
 
 Reading = Callable[[int, int], memoryview]
 """(first byte, bytes) -> that piece of the dealer's message, aligned for TensorFlow where it is large."""
@@ -87,8 +90,9 @@ class PartProgram:
             for tensor in call.takes:
                 first.setdefault(tensor, call.nodes)
         runs: list[tuple[tuple[str, ...] | None, list[Value]]] = []
+        at_once = self.part.corrections.nbytes <= _AT_ONCE and first
         for value in self.part.corrections.values:
-            taker = first.get(value.tensor)
+            taker = self._calls()[0].nodes if at_once else first.get(value.tensor)
             if not runs or runs[-1][0] != taker:
                 runs.append((taker, []))
             runs[-1][1].append(value)
@@ -345,5 +349,6 @@ def _words(view: memoryview) -> tf.Tensor:
     """Words as a tensor: in place where the memory allows it, and nobody else writes to it."""
     words = np.frombuffer(view, np.int64)
     if view.readonly or view.nbytes < _COPIED or words.ctypes.data % ALIGNMENT:
-        return tf.constant(words)
+        words = aligned_copy(words)
+    # tf.constant would run an operation of its own to copy.
     return tf.experimental.dlpack.from_dlpack(words.__dlpack__())
