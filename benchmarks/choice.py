@@ -221,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="executions that are timed; by default 50, over the WAN 15")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between executions")
     parser.add_argument("--slow-start-after-idle", action="store_true", help="as in benchmarks.network")
+    parser.add_argument("--share-cores", action="store_true", help="as in benchmarks.network")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--docs", type=Path, help="a page whose block of figures is written anew")
     options = parser.parse_args(arguments)

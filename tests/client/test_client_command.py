@@ -210,10 +210,19 @@ def test_predictions_of_files_from_python(config, x, tmp_path):
     assert told[-1] == (10, 10)
 
 
+# Where tests run in the background SIGINT is ignored, and a new process would inherit that.
+HEARS_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_interrupting_is_clean(pair, config, x, tmp_path):
     pair.script = lambda asked: os.kill(process.pid, signal.SIGINT) if asked.number == 1 else None
     process = subprocess.Popen(
-        [sys.executable, "-m", "shareflow_client", "predict", "--config", config, "x.npy", "--entry", "double"],
+        [sys.executable, "-c", HEARS_INTERRUPTS]
+        + ["-m", "shareflow_client", "predict", "--config", config, "x.npy", "--entry", "double"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stderr=subprocess.PIPE,

@@ -113,8 +113,10 @@ def test_the_kind_is_the_least_of_all_that_are_traced(line, bits):
     # With 16 bits an optimistic polynomial fails too often, with 9 it does not.
     assert len(every) == (5 if bits == 16 else 8)
     found = choose_kind(model, exact, traced, (1,), line, polynomial=SQUARE, speeds=NO_WORK)
-    assert found.chosen.seconds == found.choice.seconds == pytest.approx(min(every.values()), rel=1e-9)
-    assert found.chosen.seconds == min(kind.seconds for kind in found.kinds if kind.seconds is not None)
+    least = min(kind.seconds for kind in found.kinds if kind.seconds is not None)
+    assert least == pytest.approx(min(every.values()), rel=1e-9)
+    # What changes results is taken where it spares a hundredth; each of three kinds may have been passed over for that.
+    assert found.chosen.seconds == found.choice.seconds <= least / 0.99**3
     assert found.chosen.polynomials == len(found.replaced) == 2 - len(found.kept)
     assert max(every.values()) > min(every.values())
     assert sum(kind.chosen for kind in found.kinds) == 1
@@ -144,8 +146,10 @@ def test_with_a_calibration_both_are_weighed():
     found = chosen_for("wan", calibration=calibrated(16))
     seconds = {kind.truncation: kind.seconds for kind in found.kinds}
     assert set(seconds) == {"exact", "optimistic"} and None not in seconds.values()
-    assert found.chosen.truncation == min(seconds, key=seconds.get)
-    assert truncation_of(found.plan) == {"exact": "ExactWrap", "optimistic": "Optimistic"}[found.chosen.truncation]
+    # All truncation is inside of ReLU: optimism spares next to nothing, and is not worth a wrong element.
+    assert 0.99 * seconds["exact"] < seconds["optimistic"] < seconds["exact"]
+    assert found.chosen.truncation == "exact"
+    assert truncation_of(found.plan) == "ExactWrap"
     plan = sf.compile_model(
         network_of_two(),
         owner="owner",

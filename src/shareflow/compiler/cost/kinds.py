@@ -32,6 +32,9 @@ from shareflow.protocol.tensor import PrivateTensor
 from shareflow.runtime.plan import Plan
 
 Make = Callable[[Model, SPDZ], Plan]
+# The part of the time that has to be spared by what fails now and then, or is another function.
+_WORTH = 0.01
+
 _NO_PLAN = "no plan with it that is allowed is faster"
 
 
@@ -109,6 +112,8 @@ def choose_kind(
 ) -> ModelChoice:
     """Traces the plan in each kind that is allowed, and takes the one with the least predicted time.
 
+    Optimistic truncation and polynomials are taken where they spare at least a hundredth of it.
+
     Args:
         model: in the encoding of its calibration, if it has one.
         protocol: that the plan is for; where its truncation is optimistic, it stays so.
@@ -149,9 +154,13 @@ def choose_kind(
                 continue
             choice = choose_plan(functools.partial(make, candidate, meeting), meeting, line, speeds=fast)
             tried.append(_Tried(Kind(name, len(replaced), choice.seconds), choice, replaced, kept))
-    # Of equals the one that was looked at first: exact before optimistic, ReLU before a polynomial.
+    # In the order in which they were looked at, exact before optimistic and ReLU before a polynomial: a failure now and
+    # then, or a polynomial, has to be worth it.
+    best = tried[0]
+    for one in tried[1:]:
+        if one.choice.seconds < (1 - _WORTH) * best.choice.seconds:
+            best = one
     tried_by_time = sorted(tried, key=lambda one: one.choice.seconds)
-    best = tried_by_time[0]
     reasons = {name: _NO_PLAN for name in allowed.allowed if name not in best.replaced} | dict(best.kept)
     return ModelChoice(
         dataclasses.replace(best.choice, default=tried[0].choice.default),
