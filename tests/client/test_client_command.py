@@ -220,9 +220,9 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def test_interrupting_is_clean(pair, config, x, tmp_path):
     pair.script = lambda asked: os.kill(process.pid, signal.SIGINT) if asked.number == 1 else None
+    arguments = ["-m", "shareflow_client", "predict", "--config", config, "x.npy", "--entry", "double"]
     process = subprocess.Popen(
-        [sys.executable, "-c", HEARS_INTERRUPTS]
-        + ["-m", "shareflow_client", "predict", "--config", config, "x.npy", "--entry", "double"],
+        [sys.executable, "-c", HEARS_INTERRUPTS, *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stderr=subprocess.PIPE,

@@ -242,17 +242,19 @@ class Client:
         progress: Progress | None,
     ) -> list[tuple[dict[str, np.ndarray], int]]:
         made = []
-        with ThreadPoolExecutor(min(self.config.in_flight, len(pieces)), "shareflow client") as pool:
+        pool = ThreadPoolExecutor(min(self.config.in_flight, len(pieces)), "shareflow client")
+        try:
+            # Inside, as an interrupt may come while the pieces are handed out.
             futures: list[Future[tuple[dict[str, np.ndarray], int]]] = [pool.submit(ask, *piece) for piece in pieces]
-            try:
-                for future, (first, number) in zip(futures, pieces, strict=True):
-                    made.append(future.result())
-                    if progress is not None:
-                        progress(first + number, count)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                calls.give_up()
-                raise
+            for future, (first, number) in zip(futures, pieces, strict=True):
+                made.append(future.result())
+                if progress is not None:
+                    progress(first + number, count)
+        except BaseException:
+            calls.give_up()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
         return made
 
     # --- one request ------------------------------------------------------------------------------------------
