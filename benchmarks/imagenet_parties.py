@@ -13,7 +13,8 @@ then the dealer's process is ended, so that a prediction is the servers' work al
   over the same kind of link; and reading one execution's material from a store;
 * a prediction by the parties.
 
-Of each the best run counts.
+Of each the median counts. Each server has a processor core of its own, as on machines of their own; one process has
+all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import datetime
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.deployment import Deployment, deployed, environment, free_port
+from benchmarks.deployment import Deployment, a_core_each, deployed, environment, free_port
 from benchmarks.mnist import machine
 from benchmarks.network import await_stock
 from shareflow.runtime.channel import Callbacks, FrameKind, Identity, Link, Listener, Trusted, dial
@@ -95,7 +97,7 @@ def measure_parties(name: str, data: Path, runs: int, folder: Path) -> dict[str,
         folder: an empty one, for plan, keys and stores.
 
     Returns:
-        Seconds (the best of the runs, and the first prediction's), bytes of traffic, highest memory by party.
+        Seconds (the median of the runs, and the first prediction's), bytes of traffic, highest memory by party.
     """
     import shareflow as sf
     from benchmarks.imagenet_models import NETWORKS
@@ -118,7 +120,7 @@ def measure_parties(name: str, data: Path, runs: int, folder: Path) -> dict[str,
     tables = {"server0": f'[stock]\n"{_GRAPH}" = {runs + 1}\n'}
     seconds: dict[str, list[float]] = {"one": [], "messages": [], "reading": [], "parties": []}
     began = time.perf_counter()
-    with deployed(place, file, clients, tables=tables) as parties:
+    with deployed(place, file, clients, tables=tables, cores=a_core_each(_SERVERS)) as parties:
         starting = time.perf_counter() - began
         with Client(parties.config("owner")) as client:
             began = time.perf_counter()
@@ -140,17 +142,17 @@ def measure_parties(name: str, data: Path, runs: int, folder: Path) -> dict[str,
                 seconds["parties"].append(_timed(lambda: client.predict(x))[0])
         memory |= {server: _highest(parties, server) for server in _SERVERS}
         growth = max(_resident(parties, server) - after_first[server] for server in _SERVERS)
-    best = {what: min(times) for what, times in seconds.items()}
-    allowed = FACTOR * best["one"] + best["messages"] + best["reading"]
+    found = {what: statistics.median(times) for what, times in seconds.items()}
+    allowed = FACTOR * found["one"] + found["messages"] + found["reading"]
     return {
         "network": name,
         "runs": runs,
-        "one_process": best["one"],
-        "messages": best["messages"],
-        "reading": best["reading"],
+        "one_process": found["one"],
+        "messages": found["messages"],
+        "reading": found["reading"],
         "allowed": allowed,
-        "parties": best["parties"],
-        "met": best["parties"] <= allowed,
+        "parties": found["parties"],
+        "met": found["parties"] <= allowed,
         "first": first,
         "dealing": dealing,
         "loading": loading,

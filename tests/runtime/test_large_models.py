@@ -22,7 +22,7 @@ from shareflow.runtime.part import PartProgram
 from shareflow.runtime.reading_ahead import ReadingAhead
 from shareflow.runtime.rehearsal import insecure_rehearsal
 from shareflow.runtime.store import Store
-from shareflow_client.aligned import ALIGNMENT, Pool, aligned_copy
+from shareflow_client.aligned import ALIGNMENT, Pool
 from shareflow_client.client import Client
 
 MIB = 1 << 20
@@ -46,16 +46,6 @@ def test_memory_has_its_size_is_aligned_and_can_be_written(size):
     assert (view.nbytes, view.readonly) == (size, False)
     if size:
         assert address(view) % ALIGNMENT == 0
-
-
-@pytest.mark.parametrize("size", [0, 3, 1 << 16])
-def test_a_copy_is_aligned_and_of_its_own(size):
-    odd = np.arange(2 * size + 2)[1:-1:2]
-    copy = aligned_copy(odd)
-    assert copy.ctypes.data % ALIGNMENT == 0 or not size
-    np.testing.assert_array_equal(copy, odd)
-    odd += 1
-    np.testing.assert_array_equal(copy, odd - 1)
 
 
 def test_memory_comes_back_only_when_its_last_user_is_gone():

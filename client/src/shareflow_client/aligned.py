@@ -77,13 +77,6 @@ def _rounded(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """A contiguous array of its own with the same content, where TensorFlow can compute on it in place."""
-    copy = np.frombuffer(POOL.memory(array.nbytes), array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def _aligned(nbytes: int) -> np.ndarray:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT

@@ -19,7 +19,7 @@ import tensorflow as tf
 from shareflow.errors import PeerError, PlanError, StoreError
 from shareflow.runtime.cut import Call, Message, Part, Value
 from shareflow.runtime.definition import node_name, without_devices
-from shareflow_client.aligned import ALIGNMENT, aligned_copy
+from shareflow_client.aligned import ALIGNMENT
 
 # Elements of the largest tensor up to which one thread is faster than handing operations between threads.
 _SMALL = 1 << 16
@@ -349,6 +349,5 @@ def _words(view: memoryview) -> tf.Tensor:
     """Words as a tensor: in place where the memory allows it, and nobody else writes to it."""
     words = np.frombuffer(view, np.int64)
     if view.readonly or view.nbytes < _COPIED or words.ctypes.data % ALIGNMENT:
-        words = aligned_copy(words)
-    # tf.constant would run an operation of its own to copy.
+        return tf.constant(words)
     return tf.experimental.dlpack.from_dlpack(words.__dlpack__())
