@@ -15,12 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.tied import tied
 from shareflow.runtime.keys import init_authority, sign
 from shareflow.runtime.plan import Plan
 
 STARTUP = 120.0
-# Between fork and exec nothing of ours may run: threads of gRPC would leave locks behind that nobody opens.
-_TIED = Path(__file__).with_name("tied.py")
 
 
 def free_port() -> int:
@@ -122,11 +121,10 @@ class Deployment:
         """Starts the processes of these parties, of all by default."""
         for party in parties or (*self.servers, str(self.dealer)):
             command = [*self.prefix.get(party, ()), sys.executable, "-m", "shareflow_command", "party", "--config"]
-            cores = ",".join(map(str, self.cores.get(party, ()))) or "-"
-            command = [sys.executable, "-S", str(_TIED), str(os.getpid()), cores, *command]
+            command = tied(*command, str(self.config(party)), cores=self.cores.get(party, ()))
             with open(self.log(party), "ab") as log:
                 self.processes[party] = subprocess.Popen(
-                    [*command, str(self.config(party))],
+                    command,
                     stdout=log,
                     stderr=log,
                     stdin=subprocess.DEVNULL,

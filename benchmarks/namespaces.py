@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -22,13 +21,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
+
+from benchmarks.tied import tied
 
 T = TypeVar("T")
 
 SOURCE = Path(__file__).with_name("delaylink.c")
 _DEVICE = "line"
-_CLONE_NEWNET, _PR_SET_PDEATHSIG = 0x40000000, 1
+_CLONE_NEWNET = 0x40000000
 
 Means = Literal["netem", "delaylink"]
 
@@ -93,15 +94,19 @@ class Network:
     def hold(self) -> None:
         """Makes the namespaces; nothing joins them yet."""
         for name in self.names:
-            try:
-                self._holders[name] = subprocess.Popen(
-                    ["sleep", "infinity"], stdin=subprocess.DEVNULL, preexec_fn=_in_own_network
-                )
-            except subprocess.SubprocessError:
-                raise NamespaceError(
-                    "The kernel makes no network namespaces for this process: it needs CAP_SYS_ADMIN. In a container, "
-                    "start it with --privileged."
-                ) from None
+            # It is in its namespace when it says so.
+            command = tied("unshare", "--net", "sh", "-c", "echo; exec sleep infinity")
+            holder = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            self._holders[name] = holder
+            assert holder.stdout is not None
+            with holder.stdout as said:
+                if not said.readline():
+                    raise NamespaceError(
+                        "The kernel makes no network namespaces for this process: it needs CAP_SYS_ADMIN. In a "
+                        "container, start it with --privileged."
+                    )
             _run(*self.prefix(name), "ip", "link", "set", "lo", "up")
 
     def join(self, line: Line, means: Means, folder: Path) -> None:
@@ -133,12 +138,11 @@ class Network:
         ends = [f"{self.process(name)}={self.address(name)}" for name in self.names]
         numbers = (f"{line.rtt / 2 * 1e9:.0f}", f"{line.bandwidth:.0f}")
         self._link = subprocess.Popen(
-            [str(program), _DEVICE, *numbers, *ends],
+            tied(str(program), _DEVICE, *numbers, *ends),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_end_with_this_process,
         )
         assert self._link.stdout is not None and self._link.stderr is not None
         if self._link.stdout.readline().strip() != "ready":
@@ -303,12 +307,3 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _require(result: int) -> None:
     if result:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _end_with_this_process() -> None:
-    _require(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-
-
-def _in_own_network() -> Any:
-    _end_with_this_process()
-    _require(_libc.unshare(_CLONE_NEWNET))
