@@ -18,7 +18,15 @@ import tensorflow as tf
 
 import shareflow as sf
 from shareflow import nn
-from shareflow.errors import ChannelError, ConfigError, EncodingError, PlacementError, PlanError, TimeLimitError
+from shareflow.errors import (
+    ChannelError,
+    ConfigError,
+    EncodingError,
+    PlacementError,
+    PlanError,
+    TimeLimitError,
+    in_graph,
+)
 from shareflow.runtime import cluster as cluster_module
 from shareflow.runtime import worker as worker_module
 from shareflow.runtime.channel import interface
@@ -611,6 +619,25 @@ def test_a_worker_killed_during_a_run_and_started_again(workers, long_run):
         # The cluster goes on with a new worker at the old address.
         new = workers["server1"][0] = Process("server1", victim.port)
         new.ready()
+        assert abs(quick() - 9) < 1e-3
+
+
+@pytest.mark.parametrize("kind", [tf.errors.InvalidArgumentError, tf.errors.UnavailableError])
+def test_a_rule_that_fails_as_a_worker_goes_away_is_not_the_data(workers, monkeypatch, kind):
+    def failing(session, program, values):
+        raise kind(None, None, f"assertion failed: [{in_graph('a value is too large')}]")
+
+    with sf.Cluster(addresses(workers), connect_seconds=60, run_seconds=60) as cluster:
+        quick()
+        group = cluster._groups[0]
+        monkeypatch.setattr(type(group._session), "run", failing)
+        if kind is tf.errors.InvalidArgumentError:
+            with pytest.raises(EncodingError, match="^a value is too large$"):
+                quick()
+        monkeypatch.setattr(group, "_missing_workers", lambda: "No answer from server1 at host:1. ")
+        with pytest.raises(ChannelError, match=r"An execution was lost: .* No answer from server1 at host:1\. The next"):
+            quick()
+        monkeypatch.undo()
         assert abs(quick() - 9) < 1e-3
 
 

@@ -236,10 +236,14 @@ class _Group:
                 session = self._session
                 return _within(self._limits.run_seconds + _GRACE_SECONDS, lambda: session.run(program, values))
             except tf.errors.OpError as error:
-                text = from_graph(error.message)
-                if text is not None:
+                text = from_graph(error.message) if isinstance(error, tf.errors.InvalidArgumentError) else None
+                # While a worker goes away a rule can fail on what it did not send any more: then that is no one's data.
+                missing = self._missing_workers() if text is not None else ""
+                if text is not None and not missing:
                     raise EncodingError(text) from None
                 self._lose()
+                if text is not None:
+                    raise ChannelError(_lost("a worker went away", missing)) from None
                 self._explain(error)
 
     def close(self) -> None:
@@ -295,17 +299,23 @@ class _Group:
                 "the same shareflow everywhere."
             ) from None
         if isinstance(error, _CONNECTION):
-            raise ChannelError(
-                f"An execution was lost: the connection to a worker broke ({type(error).__name__}). {self._missing()}"
-                "The next call connects anew; this one's masks are not used again."
-            ) from None
+            why = f"the connection to a worker broke ({type(error).__name__})"
+            raise ChannelError(_lost(why, self._missing())) from None
         raise error
 
     def _missing(self) -> str:
         """A sentence on the workers that do not answer now."""
+        return self._missing_workers() or "All workers answer now. "
+
+    def _missing_workers(self) -> str:
+        """The same, empty where all answer."""
         answers = self._answers(min(self._limits.connect_seconds, _PROBE_SECONDS))
         silent = [f"{party} at {self.addresses[party]}" for party, answer in answers.items() if answer.exception()]
-        return f"No answer from {', '.join(silent)}. " if silent else "All workers answer now. "
+        return f"No answer from {', '.join(silent)}. " if silent else ""
+
+
+def _lost(why: str, missing: str) -> str:
+    return f"An execution was lost: {why}. {missing}The next call connects anew; this one's masks are not used again."
 
 
 _CONNECTION = (
