@@ -632,10 +632,10 @@ def test_a_rule_that_fails_as_a_worker_goes_away_is_not_the_data(workers, monkey
         group = cluster._groups[0]
         monkeypatch.setattr(type(group._session), "run", failing)
         if kind is tf.errors.InvalidArgumentError:
-            with pytest.raises(EncodingError, match="^a value is too large$"):
+            with pytest.raises(EncodingError, match="a value is too large"):
                 quick()
         monkeypatch.setattr(group, "_missing_workers", lambda: "No answer from server1 at host:1. ")
-        with pytest.raises(ChannelError, match=r"An execution was lost: .* No answer from server1 at host:1\. The next"):
+        with pytest.raises(ChannelError, match=r"was lost: .* No answer from server1 at host:1\. The next"):
             quick()
         monkeypatch.undo()
         assert abs(quick() - 9) < 1e-3
