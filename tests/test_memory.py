@@ -77,7 +77,7 @@ def measure(program, *arguments):
 
 
 # A tensor that TensorFlow keeps for each stream would be 600 bytes a time, and 7 MB after 500 operations.
-@pytest.mark.parametrize("what", ["prediction", "operations"])
+@pytest.mark.parametrize("what", ["prediction", pytest.param("operations", marks=pytest.mark.slow)])
 def test_memory_is_flat(what):
     assert measure(REPEAT, what, 200, 500) < 2
 

@@ -81,6 +81,6 @@ def test_a_broken_library_is_told(bare: Path, tmp_path: Path) -> None:
     assert "set: tensorflow" in result.stdout and "The native kernels are not loaded" in result.stderr
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "3"])
 def test_the_number_of_threads(threads: str) -> None:
     assert "done" in run(WORK, SHAREFLOW_THREADS=threads).stdout

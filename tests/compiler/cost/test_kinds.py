@@ -122,6 +122,7 @@ def test_the_kind_is_the_least_of_all_that_are_traced(line, bits):
     assert sum(kind.chosen for kind in found.kinds) == 1
 
 
+@pytest.mark.slow
 def test_few_bits_make_polynomials_and_optimism_worth_it():
     found = chosen_for("wan", calibration=calibrated(9), polynomial=(2, 4.0))
     assert str(found.chosen) == "optimistic truncation, 2 ReLUs as polynomials"
@@ -190,6 +191,7 @@ def test_what_a_protocol_says_stays():
 # --- polynomials --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_relu_beyond_the_bound_stays_exact():
     model, _ = prepared(9)
     compiled = model.compiled(1)
@@ -307,6 +309,7 @@ def compiled_by(files, out, *options):
     return done, " ".join(done.output.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_compile_shows_all_kinds(files, tmp_path):
     ranges = ("--calibration", files / "nine.json", "--network", "wan")
     done, text = compiled_by(files, tmp_path / "a.plan", *ranges, "--allow-polynomial", "2,4")

@@ -59,6 +59,7 @@ def test_least_squares_are_the_least(seed):
     assert x.min() >= 0 and gradient.max() < 1e-8 and np.abs(gradient[x > 0]).max(initial=0) < 1e-8
 
 
+@pytest.mark.slow
 def test_small_programs_are_measured_and_counted():
     measured = list(samples(1, sizes=(64,)))
     assert len(measured) > 10
