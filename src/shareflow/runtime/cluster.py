@@ -237,13 +237,14 @@ class _Group:
                 return _within(self._limits.run_seconds + _GRACE_SECONDS, lambda: session.run(program, values))
             except tf.errors.OpError as error:
                 text = from_graph(error.message) if isinstance(error, tf.errors.InvalidArgumentError) else None
-                # While a worker goes away a rule can fail on what it did not send any more: then that is no one's data.
-                missing = self._missing_workers() if text is not None else ""
-                if text is not None and not missing:
-                    raise EncodingError(text) from None
-                self._lose()
                 if text is not None:
+                    # While a worker goes away a rule can fail on what it did not send any more: that is no one's data.
+                    missing = self._missing_workers()
+                    if not missing:
+                        raise EncodingError(text) from None
+                    self._lose()
                     raise ChannelError(_lost("a worker went away", missing)) from None
+                self._lose()
                 self._explain(error)
 
     def close(self) -> None:

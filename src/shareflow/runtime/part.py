@@ -86,13 +86,14 @@ class PartProgram:
         if self.part.corrections is None:
             return read
         first: dict[str, tuple[str, ...]] = {}
-        for call in self._calls():
+        calls = self._calls()
+        for call in calls:
             for tensor in call.takes:
                 first.setdefault(tensor, call.nodes)
         runs: list[tuple[tuple[str, ...] | None, list[Value]]] = []
-        at_once = self.part.corrections.nbytes <= _AT_ONCE and first
+        at_once = bool(first) and self.part.corrections.nbytes <= _AT_ONCE
         for value in self.part.corrections.values:
-            taker = self._calls()[0].nodes if at_once else first.get(value.tensor)
+            taker = calls[0].nodes if at_once else first.get(value.tensor)
             if not runs or runs[-1][0] != taker:
                 runs.append((taker, []))
             runs[-1][1].append(value)
